@@ -1,0 +1,1 @@
+"""Datasets on disk: the manifest, reading Arrow, the packed cache."""

@@ -1,0 +1,1 @@
+"""The database: tables, every statement, the engines."""

@@ -1,0 +1,271 @@
+"""The tables. A plain DeclarativeBase, so that a worker that imports it loads no web framework.
+
+Every row that a user can see has an owner. Times are UTC and aware.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware UTC on every database; SQLite has no zones and gives naive values back."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.astimezone(UTC) if value is not None else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it from the class
+        datetime: UtcDateTime,
+        dict[str, Any]: JSON,
+        list[Any]: JSON,
+        int: BigInteger().with_variant(Integer, "sqlite"),
+    }
+
+
+class Key(Base):
+    """An API key. Only the SHA-256 of the secret is stored."""
+
+    __tablename__ = "keys"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(63))
+    name: Mapped[str] = mapped_column(String(63))
+    secret_sha256: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
+    scopes: Mapped[list[Any]]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class IdempotentReply(Base):
+    """The first answer to an `Idempotency-Key`, stored in the transaction that did the work."""
+
+    __tablename__ = "idempotent_replies"
+
+    owner: Mapped[str] = mapped_column(String(63), primary_key=True)
+    route: Mapped[str] = mapped_column(String(100), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    body_sha256: Mapped[str] = mapped_column(String(64))
+    status: Mapped[int]
+    reply: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+
+
+class Dataset(Base):
+    """One version of a dataset.
+
+    `state`: queued (bytes are here) -> ingesting (a worker reads them) -> ready | failed -> deleted.
+    A deleted row is a tombstone: its bytes went, its manifest stays, its number is not given again.
+    `fence`, `beat`, `losses` are the lease of the ingesting worker, as for jobs.
+    """
+
+    __tablename__ = "datasets"
+    __table_args__ = (
+        UniqueConstraint("owner", "name", "version"),
+        Index(None, "state", "created_at"),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(63))
+    name: Mapped[str] = mapped_column(String(63))
+    version: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16))
+    revision: Mapped[int] = mapped_column(default=0)
+    format: Mapped[str] = mapped_column(String(16))
+    options: Mapped[dict[str, Any]]
+    filename: Mapped[str] = mapped_column(String(255))
+    source_key: Mapped[str] = mapped_column(String(255))
+    bytes: Mapped[int]
+    sha256: Mapped[str] = mapped_column(String(64))
+    manifest: Mapped[dict[str, Any] | None]
+    error: Mapped[dict[str, Any] | None]
+    fence: Mapped[int] = mapped_column(default=0)
+    beat: Mapped[int] = mapped_column(default=0)
+    losses: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+
+
+class Job(Base):
+    """One training. `fence` rises with every claim; every write of an attempt carries it.
+
+    `revision` rises with every change a reader could see; the watcher and ETags compare it.
+    `not_before` is the earliest claim after a loss.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index(None, "state", "pool", "priority", "queued_at"),
+        Index(None, "owner", "created_at"),
+        Index(None, "dataset_id"),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(63))
+    name: Mapped[str] = mapped_column(String(63))
+    state: Mapped[str] = mapped_column(String(16))
+    wanted: Mapped[str] = mapped_column(String(16))
+    revision: Mapped[int] = mapped_column(default=0)
+    pool: Mapped[str] = mapped_column(String(16))
+    priority: Mapped[int] = mapped_column(default=0)
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    spec: Mapped[dict[str, Any]]
+    warnings: Mapped[list[Any]]
+    fence: Mapped[int] = mapped_column(default=0)
+    beat: Mapped[int] = mapped_column(default=0)
+    attempt: Mapped[int] = mapped_column(default=0)
+    losses: Mapped[int] = mapped_column(default=0)
+    event_seq: Mapped[int] = mapped_column(default=0)
+    progress: Mapped[dict[str, Any]]
+    metrics: Mapped[dict[str, Any]]
+    resolved: Mapped[dict[str, Any]]
+    transitions: Mapped[list[Any]]
+    best: Mapped[dict[str, Any] | None]
+    registered: Mapped[dict[str, Any] | None]
+    error: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime]
+    queued_at: Mapped[datetime]
+    not_before: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class Event(Base):
+    __tablename__ = "events"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    type: Mapped[str] = mapped_column(String(32))
+    at: Mapped[datetime]
+    data: Mapped[dict[str, Any]]
+
+
+class Metric(Base):
+    """`value` is null where it was not finite; `non_finite` then says nan, inf or -inf."""
+
+    __tablename__ = "metrics"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True)
+    epoch: Mapped[int]
+    value: Mapped[float | None] = mapped_column(Float(53))
+    non_finite: Mapped[str | None] = mapped_column(String(4))
+    at: Mapped[datetime]
+
+
+class Checkpoint(Base):
+    """Weights and state of a job at a step. `state`: ready | corrupt | collected."""
+
+    __tablename__ = "checkpoints"
+    __table_args__ = (Index(None, "job_id", "step"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(63))
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    state: Mapped[str] = mapped_column(String(16))
+    fence: Mapped[int]
+    step: Mapped[int]
+    epoch: Mapped[int]
+    is_best: Mapped[bool]
+    metrics: Mapped[dict[str, Any]]
+    weights_key: Mapped[str] = mapped_column(String(255))
+    weights_bytes: Mapped[int]
+    weights_sha256: Mapped[str] = mapped_column(String(64))
+    state_key: Mapped[str] = mapped_column(String(255))
+    state_bytes: Mapped[int]
+    state_sha256: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+
+
+class Version(Base):
+    """One registered checkpoint of a model. `manifest_key` names the JSON that `core.predict` loads."""
+
+    __tablename__ = "versions"
+    __table_args__ = (
+        UniqueConstraint("owner", "model", "version"),
+        Index(None, "checkpoint_id"),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(63))
+    model: Mapped[str] = mapped_column(String(63))
+    version: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16))
+    task: Mapped[str] = mapped_column(String(32))
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoints.id"))
+    manifest_key: Mapped[str] = mapped_column(String(255))
+    manifest_sha256: Mapped[str] = mapped_column(String(64))
+    signature: Mapped[dict[str, Any]]
+    classes: Mapped[list[Any] | None]
+    transforms: Mapped[list[Any]]
+    metrics: Mapped[dict[str, Any]]
+    lineage: Mapped[dict[str, Any]]
+    spec: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+
+
+class Alias(Base):
+    __tablename__ = "aliases"
+
+    owner: Mapped[str] = mapped_column(String(63), primary_key=True)
+    model: Mapped[str] = mapped_column(String(63), primary_key=True)
+    alias: Mapped[str] = mapped_column(String(63), primary_key=True)
+    version: Mapped[int]
+    updated_at: Mapped[datetime]
+
+
+class Worker(Base):
+    """A process that can take work. Rows whose beat stands still are removed by the sweep."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    host: Mapped[str] = mapped_column(String(255))
+    pid: Mapped[int]
+    pool: Mapped[str] = mapped_column(String(16))
+    devices: Mapped[list[Any]]
+    slots: Mapped[int]
+    busy: Mapped[int] = mapped_column(default=0)
+    torch: Mapped[str] = mapped_column(String(32))
+    beat: Mapped[int] = mapped_column(default=0)
+    started_at: Mapped[datetime]

@@ -1,0 +1,45 @@
+"""Checkpoints of a job, newest first."""
+
+from sqlalchemy import Delete, Select, Update, delete, select, update
+
+from core.db.models import Checkpoint, Version
+from core.db.statements.paging import page
+
+
+def list_checkpoints(owner: str, job_id: str, after: str | None, limit: int) -> Select[Checkpoint]:
+    query = select(Checkpoint).where(Checkpoint.owner == owner, Checkpoint.job_id == job_id)
+    return page(query, Checkpoint.id, after, limit)
+
+
+def get_checkpoint(owner: str, checkpoint_id: str) -> Select[Checkpoint]:
+    return select(Checkpoint).where(Checkpoint.owner == owner, Checkpoint.id == checkpoint_id)
+
+
+def ready_checkpoints(job_id: str) -> Select[Checkpoint]:
+    return (
+        select(Checkpoint)
+        .where(Checkpoint.job_id == job_id, Checkpoint.state == "ready")
+        .order_by(Checkpoint.step.desc(), Checkpoint.id.desc())
+    )
+
+
+def set_checkpoint_state(checkpoint_id: str, state: str) -> Update:
+    return update(Checkpoint).where(Checkpoint.id == checkpoint_id).values(state=state)
+
+
+def forget_best(job_id: str) -> Update:
+    return update(Checkpoint).where(Checkpoint.job_id == job_id).values(is_best=False)
+
+
+def versions_using(checkpoint_ids: list[str]) -> Select[str]:
+    """Checkpoints among these that a version needs."""
+    return select(Version.checkpoint_id).where(Version.checkpoint_id.in_(checkpoint_ids))
+
+
+def files_of(job_id: str) -> Select[tuple[str, str]]:
+    """Storage keys of every checkpoint of a job: weights, state."""
+    return select(Checkpoint.weights_key, Checkpoint.state_key).where(Checkpoint.job_id == job_id)
+
+
+def delete_checkpoints(job_id: str) -> Delete:
+    return delete(Checkpoint).where(Checkpoint.job_id == job_id)

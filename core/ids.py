@@ -1,0 +1,35 @@
+"""Ids: UUIDv7 (RFC 9562, sorted by time of creation) behind a prefix that tells what they name."""
+
+from typing import NewType
+
+import uuid_utils
+
+DatasetId = NewType("DatasetId", str)
+JobId = NewType("JobId", str)
+CheckpointId = NewType("CheckpointId", str)
+VersionId = NewType("VersionId", str)
+WorkerId = NewType("WorkerId", str)
+
+
+def _new(prefix: str) -> str:
+    return f"{prefix}_{uuid_utils.uuid7().hex}"
+
+
+def dataset_id() -> DatasetId:
+    return DatasetId(_new("ds"))
+
+
+def job_id() -> JobId:
+    return JobId(_new("job"))
+
+
+def checkpoint_id() -> CheckpointId:
+    return CheckpointId(_new("ckpt"))
+
+
+def version_id() -> VersionId:
+    return VersionId(_new("ver"))
+
+
+def worker_id() -> WorkerId:
+    return WorkerId(_new("wrk"))

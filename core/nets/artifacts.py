@@ -1,0 +1,78 @@
+"""Weights, training state and version manifests as files: data, never pickled code.
+
+`weights.pt` is a plain `state_dict` for `torch.load(path, weights_only=True)`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from core.data.manifest import Kind
+from core.data.prepare import FittedColumn
+from core.storage.durable import StoredFile, describe
+from modelyard.specs import Signature
+from modelyard.specs.jobspec import Task
+
+
+class Golden(msgspec.Struct, frozen=True):
+    """A validation sample as a user would send it, and what the trained net answered.
+
+    `instance` is the JSON instance; an image is its bytes in base64. `outputs` are the scores of all
+    classes, or the values of a regression.
+    """
+
+    instance: Any
+    outputs: list[float]
+
+
+class VersionManifest(msgspec.Struct, frozen=True):
+    """Everything that predicting needs beside the weights.
+
+    `row_shape` is that of one row after the deterministic prefix of the transforms. `raw_shape` and `raw_dtype` are those of
+    one instance of an `arrays` dataset. `tolerance` bounds the
+    difference between a golden output and its replay, absolute for scores and relative to
+    1 + |value| for a regression.
+    """
+
+    task: Task
+    kind: Kind
+    model: dict[str, Any]
+    row_shape: list[int]
+    classes: list[str] | None
+    transforms: list[dict[str, Any]]
+    prepare: list[FittedColumn]
+    signature: Signature
+    golden: list[Golden]
+    tolerance: float
+    image_mode: str | None = None
+    raw_shape: list[int] | None = None
+    raw_dtype: str | None = None
+    format: int = 1
+
+
+def save(value: Any, path: Path) -> StoredFile:
+    """Writes with `torch.save`; the bytes are made durable by whoever adopts the file."""
+    torch.save(value, path)
+    return describe(path)
+
+
+def load(path: Path) -> Any:
+    """Tensors and plain values only; raises `pickle.UnpicklingError` on anything else."""
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def plain_state_dict(net: nn.Module) -> dict[str, Tensor]:
+    """On the CPU, keys as in a plain script."""
+    return {name: tensor.detach().cpu() for name, tensor in net.state_dict().items()}
+
+
+def read_manifest(path: Path) -> VersionManifest:
+    return msgspec.json.decode(path.read_bytes(), type=VersionManifest)
+
+
+def write_manifest(manifest: VersionManifest, path: Path) -> StoredFile:
+    path.write_bytes(msgspec.json.encode(manifest))
+    return describe(path)

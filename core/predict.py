@@ -1,0 +1,181 @@
+"""Predictor: decode -> transforms -> forward -> format. Serving, the golden check and tests use this one path."""
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from core.data import prepare
+from core.data.images import decode_image
+from core.data.instances import BadInstance, array_from_json, pixels_from_json
+from core.data.manifest import Kind
+from core.errors import Invalid
+from core.nets import artifacts, build
+from core.nets.artifacts import VersionManifest
+from core.nets.transforms import Pipeline
+from modelyard.specs import Prediction, Problem, ScoredLabel
+
+# B rows in a batch, C classes or targets
+
+#: Rows in one forward; more are taken in turns, so that a request's size does not set the memory.
+MAX_FORWARD_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """One loaded version, in `eval()`. Calls are thread-safe: nothing changes after loading."""
+
+    manifest: VersionManifest
+    net: nn.Module
+    pipeline: Pipeline | None
+    device: torch.device
+
+    @classmethod
+    def load(cls, manifest: Path, weights: Path, device: str = "cpu") -> "Predictor":
+        """Raises RuntimeError where the weights' names or shapes are not the net's."""
+        read = artifacts.read_manifest(manifest)
+        return cls.of(read, artifacts.load(weights), device)
+
+    @classmethod
+    def of(cls, manifest: VersionManifest, state_dict: dict[str, Tensor], device: str = "cpu") -> "Predictor":
+        with torch.device("meta"):
+            net = build.build_net(
+                manifest.model
+            )  # no memory and no random numbers for weights to be replaced
+        net.load_state_dict(state_dict, strict=True, assign=True)
+        pipeline = Pipeline.from_spec(manifest.transforms) if manifest.transforms else None
+        return cls(manifest, net.eval().to(device), pipeline, torch.device(device))
+
+    @property
+    def size_bytes(self) -> int:
+        tensors = (*self.net.parameters(), *self.net.buffers())
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def predict(self, instances: Sequence[Any], top_k: int = 1) -> list[Prediction]:
+        """n instances in, n predictions out, in order. A row that cannot be read holds only its error."""
+        return self._answer([self._decoded(instance, self._from_json) for instance in instances], top_k)
+
+    def predict_image(self, data: bytes, top_k: int = 1) -> Prediction:
+        """One encoded image. Raises BadInstance where the model takes none or the bytes are none."""
+        return self._answer([self._from_image(data)], top_k)[0]
+
+    def replay(self) -> float:
+        """The greatest difference from the golden outputs; infinite where a sample is no longer readable."""
+        golden = self.manifest.golden
+        if not golden:
+            return 0.0
+        try:
+            rows = [self._from_golden(sample.instance) for sample in golden]
+        except BadInstance:
+            return float("inf")
+        outputs_BC = self.outputs(rows).reshape(len(golden), -1).double()
+        expected_BC = torch.tensor([sample.outputs for sample in golden], dtype=torch.float64)
+        difference_BC = (outputs_BC - expected_BC).abs()
+        if self.manifest.task == "regression":
+            difference_BC = difference_BC / (1 + expected_BC.abs())
+        greatest = difference_BC.max().item()
+        return greatest if np.isfinite(greatest) else float("inf")
+
+    def outputs(self, rows: Sequence[Tensor]) -> Tensor:
+        """[B, C] scores (softmax) of a classifier, [B, …] values of a regressor, on the CPU."""
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(rows), MAX_FORWARD_ROWS):
+                batch = torch.stack(list(rows[start : start + MAX_FORWARD_ROWS]))
+                parts.append(self.scores(self.net(self._transformed(batch).to(self.device))).cpu())
+        return torch.cat(parts)
+
+    def scores(self, outputs_BC: Tensor) -> Tensor:
+        return outputs_BC.softmax(dim=1) if self.manifest.task == "classification" else outputs_BC
+
+    def _transformed(self, batch: Tensor) -> Tensor:
+        if self.pipeline is None:
+            return batch
+        indices = torch.zeros(len(batch), dtype=torch.int64)  # an eval pipeline draws nothing
+        return self.pipeline.apply_rest(batch, seed=0, epoch=0, indices=indices)
+
+    def _answer(self, decoded: list[Tensor | BadInstance], top_k: int) -> list[Prediction]:
+        rows = [row for row in decoded if isinstance(row, Tensor)]
+        answers = iter(self._formatted(self.outputs(rows), top_k) if rows else [])
+        return [next(answers) if isinstance(row, Tensor) else _refusal(row) for row in decoded]
+
+    def _formatted(self, outputs_BC: Tensor, top_k: int) -> list[Prediction]:
+        classes = self.manifest.classes
+        if classes is None:
+            values = outputs_BC.reshape(len(outputs_BC), -1).tolist()
+            return [Prediction(value=value[0] if len(value) == 1 else value) for value in values]
+        scores_BK, indices_BK = outputs_BC.topk(min(top_k, len(classes)), dim=1)
+        predictions = []
+        for scores, indices in zip(scores_BK.tolist(), indices_BK.tolist(), strict=True):
+            top = [ScoredLabel(classes[i], i, score) for i, score in zip(indices, scores, strict=True)]
+            best = top[0]
+            predictions.append(Prediction(label=best.label, index=best.index, score=best.score, top=top))
+        return predictions
+
+    def _decoded(self, instance: Any, decode: Callable[[Any], Tensor]) -> Tensor | BadInstance:
+        try:
+            return decode(instance)
+        except BadInstance as error:
+            return error
+
+    def _from_json(self, instance: Any) -> Tensor:
+        manifest = self.manifest
+        match manifest.kind:
+            case Kind.IMAGES:
+                channels = 1 if manifest.image_mode == "L" else 3
+                return self._prefixed(torch.from_numpy(pixels_from_json(instance, channels)))
+            case Kind.TABLE:
+                wrong = prepare.check_row(instance, manifest.prepare)
+                if wrong is not None:
+                    raise BadInstance(wrong)
+                columns = prepare.columns_from_rows([instance], manifest.prepare)
+                return torch.from_numpy(prepare.apply(manifest.prepare, columns)[0])
+            case Kind.ARRAYS:
+                array = array_from_json(instance, manifest.raw_shape or [], manifest.raw_dtype or "float32")
+                return self._prefixed(array_row(array))
+
+    def _from_image(self, data: bytes) -> Tensor:
+        if self.manifest.kind is not Kind.IMAGES:
+            raise BadInstance(f"this model takes {self.manifest.kind}, not images: send JSON instances")
+        try:
+            pixels = decode_image(data, "L" if self.manifest.image_mode == "L" else "RGB")
+        except Invalid as error:
+            raise BadInstance(error.detail) from error
+        return self._prefixed(torch.from_numpy(pixels))
+
+    def _from_golden(self, instance: Any) -> Tensor:
+        if self.manifest.kind is Kind.IMAGES:
+            return self._from_image(base64.b64decode(instance))
+        return self._from_json(instance)
+
+    def _prefixed(self, row: Tensor) -> Tensor:
+        """The deterministic prefix, and the check that rows of one batch have one shape."""
+        if self.pipeline is None:
+            return row
+        row = self.pipeline.apply_prefix(row)
+        if list(row.shape) != self.manifest.row_shape:
+            expected, came = self.manifest.row_shape, list(row.shape)
+            raise BadInstance(f"expected an image of shape {expected} (channels, height, width), got {came}")
+        return row
+
+
+def array_row(array: Any) -> Tensor:
+    """One row of an `arrays` dataset as the net's pipeline takes it: a uint8 matrix is an image of one
+    channel, everything but uint8 images is float32."""
+    row = torch.from_numpy(np.ascontiguousarray(array))
+    if row.dtype == torch.uint8 and row.ndim >= 2:
+        return row[None] if row.ndim == 2 else row
+    return row.to(torch.float32)
+
+
+def _refusal(error: BadInstance) -> Prediction:
+    return Prediction(
+        error=Problem(
+            type="about:blank", title="Bad instance", status=422, detail=error.detail, code=error.code
+        )
+    )

@@ -1,0 +1,91 @@
+"""One settings object, read from `MODELYARD_*`. Every process receives it; nobody reads the environment."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """`database_url`, `broker_url`, `storage_url` left out mean the embedded parts under `home`."""
+
+    model_config = SettingsConfigDict(env_prefix="MODELYARD_", extra="ignore", frozen=True)
+
+    home: Path = Field(
+        default=Path("~/.modelyard"), description="database, artifacts, socket, logs, admin key"
+    )
+    host: str = Field(default="127.0.0.1", description="address the service binds")
+    port: int = Field(default=8000, ge=0, le=65535, description="port the service binds; 0 takes a free one")
+    insecure: bool = Field(default=False, description="allow auth=off on an address other than loopback")
+    auth: Literal["on", "off"] = Field(default="on", description="off: no keys, on loopback only")
+
+    database_url: str | None = Field(default=None, description="postgresql://… or sqlite:///…")
+    broker_url: str | None = Field(default=None, description="redis://… or unix://…")
+    storage_url: str | None = Field(default=None, description="file:///… or s3://bucket/prefix")
+
+    pool: Literal["cpu", "gpu", "data"] = Field(default="cpu", description="which queue a worker serves")
+    slots: int = Field(default=1, ge=1, le=256, description="jobs a worker runs at once")
+
+    lease_s: float = Field(
+        default=60, gt=0, description="a running job whose beat has not moved for so long is lost"
+    )
+    beat_s: float = Field(default=10, gt=0, description="a supervisor beats at least this often")
+    sweep_s: float = Field(
+        default=10, gt=0, description="how often the service looks for lost leases and unwoken jobs"
+    )
+    max_losses: int = Field(
+        default=3, ge=1, description="lost workers or children without a checkpoint between, then failed"
+    )
+    retry_backoff_s: float = Field(
+        default=10, ge=0, description="wait after the first loss; doubles with each"
+    )
+
+    max_upload_bytes: int = Field(default=20 * 1024 * MIB, gt=0, description="largest dataset upload")
+    min_free_bytes: int = Field(
+        default=512 * MIB, ge=0, description="uploads stop while the disk has less free"
+    )
+    chunk_timeout_s: float = Field(
+        default=30, gt=0, description="an upload that sends nothing for so long is cut"
+    )
+    ingest_memory_bytes: int = Field(
+        default=4096 * MIB, gt=0, description="address space of the ingest process"
+    )
+    ingest_timeout_s: float = Field(default=3600, gt=0, description="CPU seconds of the ingest process")
+    plan_max_parameters: int = Field(
+        default=2_000_000_000, gt=0, description="largest net a spec may describe"
+    )
+    model_cache_bytes: int = Field(
+        default=2048 * MIB, gt=0, description="bytes of loaded models kept by the predictor"
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least level logged"
+    )
+    log_format: Literal["json", "console"] = Field(default="json", description="how a log line looks")
+
+    def resolved_home(self) -> Path:
+        return self.home.expanduser().absolute()
+
+    def resolved_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.resolved_home() / 'modelyard.db'}"
+
+    def resolved_broker_url(self) -> str:
+        """The embedded broker's socket. A unix socket's path may have 107 bytes at most, so a long home
+        gets its socket in the user's runtime folder; `deploy.local` exports the URL it chose."""
+        return self.broker_url or f"unix://{self.resolved_home() / 'broker.sock'}"
+
+    def resolved_storage_url(self) -> str:
+        return self.storage_url or f"file://{self.resolved_home() / 'artifacts'}"
+
+    def scratch(self) -> Path:
+        """Local working files: spools of uploads, checkpoints being written, the packed cache. On the
+        same file system as local storage, so that adopting a file is a rename."""
+        return self.resolved_home() / "scratch"
+
+    def cpu_threads(self) -> int:
+        """Threads of one training child."""
+        return max(1, (os.cpu_count() or 1) // self.slots)

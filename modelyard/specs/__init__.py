@@ -1,0 +1,73 @@
+"""Everything that crosses the wire, as msgspec structs. Standard library and msgspec only.
+
+Structs a client sends refuse unknown fields and carry their bounds; structs a client reads accept
+unknown fields, so an older client outlives a newer server.
+"""
+
+from modelyard.specs.checkpoints import Checkpoint
+from modelyard.specs.common import Page, Problem, ProblemError
+from modelyard.specs.components import ComponentInfo, ParameterInfo
+from modelyard.specs.datasets import Dataset, DatasetState, Feature, RowProblem, Sample, Samples
+from modelyard.specs.events import Event, Metric, ProgressUpdate
+from modelyard.specs.jobs import (
+    BestCheckpoint,
+    Job,
+    JobDataset,
+    JobError,
+    JobErrorCode,
+    JobState,
+    Progress,
+    Registered,
+    Transition,
+    Wanted,
+)
+from modelyard.specs.jobspec import CheckpointPolicy, Component, JobSpec, Split, Trainer
+from modelyard.specs.models import AliasUpdate, Lineage, Model, ModelVersion, Signature, Tensor
+from modelyard.specs.plans import Layer, Plan, ResolvedTransforms
+from modelyard.specs.predictions import Prediction, PredictReply, PredictRequest, ScoredLabel
+
+__all__ = [
+    "AliasUpdate",
+    "BestCheckpoint",
+    "Checkpoint",
+    "CheckpointPolicy",
+    "Component",
+    "ComponentInfo",
+    "Dataset",
+    "DatasetState",
+    "Event",
+    "Feature",
+    "Job",
+    "JobDataset",
+    "JobError",
+    "JobErrorCode",
+    "JobSpec",
+    "JobState",
+    "Layer",
+    "Lineage",
+    "Metric",
+    "Model",
+    "ModelVersion",
+    "Page",
+    "ParameterInfo",
+    "Plan",
+    "PredictReply",
+    "PredictRequest",
+    "Prediction",
+    "Problem",
+    "ProblemError",
+    "Progress",
+    "ProgressUpdate",
+    "Registered",
+    "ResolvedTransforms",
+    "RowProblem",
+    "Sample",
+    "Samples",
+    "ScoredLabel",
+    "Signature",
+    "Split",
+    "Tensor",
+    "Trainer",
+    "Transition",
+    "Wanted",
+]

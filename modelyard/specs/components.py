@@ -1,0 +1,22 @@
+"""The catalogue of what a spec may name."""
+
+from typing import Any
+
+from msgspec import UNSET, Struct, UnsetType
+
+
+class ParameterInfo(Struct, omit_defaults=True):
+    """`default` is absent where the parameter is required."""
+
+    name: str
+    type: str
+    required: bool
+    default: Any | UnsetType = UNSET
+    inferred: bool = False
+
+
+class ComponentInfo(Struct):
+    family: str
+    type: str
+    doc: str
+    parameters: list[ParameterInfo]

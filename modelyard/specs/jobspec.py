@@ -1,0 +1,86 @@
+"""What a client posts to train: the declarative job.
+
+A component such as `{"type": "Conv2d", "out_channels": 8}` stays a plain mapping here: which types
+exist and which keyword arguments they take is the registry's to say, from torch's own signatures.
+"""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+
+from modelyard.specs.common import Name
+
+#: `{"type": <class name>, <keyword argument>: <value>, …}`
+Component = dict[str, Any]
+
+Task = Literal["classification", "regression"]
+
+DatasetRef = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,62}(@[1-9][0-9]{0,8})?$",
+        description="a dataset's name, or name@version; a bare name is the newest ready version",
+    ),
+]
+Fraction = Annotated[float, Meta(gt=0, lt=1)]
+Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Columns = Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1, max_length=10_000)]
+
+
+class Split(Struct, forbid_unknown_fields=True, frozen=True):
+    """How rows are set aside for validation where the dataset has no `val` split of its own.
+
+    The seed isn't the trainer's, so that forks of a job compare on the same rows.
+    """
+
+    validation: Fraction = 0.1
+    stratify: bool = True
+    seed: Seed = 0
+
+
+class Transforms(Struct, forbid_unknown_fields=True, frozen=True):
+    """`eval` left out is `train` without its random transforms."""
+
+    train: list[Component] = field(default_factory=list)
+    eval: list[Component] | UnsetType = UNSET
+
+
+class CheckpointPolicy(Struct, forbid_unknown_fields=True, frozen=True):
+    """When to save and what to keep: the newest `keep`, and the best by `monitor`."""
+
+    every_epochs: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    monitor: Annotated[str, Meta(min_length=1, max_length=100)] = "val_loss"
+    mode: Literal["min", "max"] = "min"
+    keep: Annotated[int, Meta(ge=1, le=100)] = 2
+
+
+class Trainer(Struct, forbid_unknown_fields=True, frozen=True):
+    epochs: Annotated[int, Meta(ge=1, le=1_000_000)] = 5
+    batch_size: Annotated[int, Meta(ge=1, le=1_000_000)] = 64
+    shuffle: bool = True
+    drop_last: bool = False
+    seed: Seed = 0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    checkpoint: CheckpointPolicy = CheckpointPolicy()
+
+
+class JobSpec(Struct, forbid_unknown_fields=True):
+    """The body of `POST /v1/jobs`. Only `name`, `dataset` and `model` are required."""
+
+    name: Name
+    dataset: DatasetRef
+    model: Component
+    task: Task | None = None
+    split: Split = Split()
+    inputs: Columns | None = None
+    target: str | None = None
+    prepare: list[Component] | None = None
+    transforms: Transforms = Transforms()
+    loss: Component | None = None
+    optimizer: Component = field(default_factory=lambda: {"type": "AdamW", "lr": 1e-3})
+    scheduler: Component | None = None
+    metrics: list[str] = field(default_factory=list)
+    trainer: Trainer = Trainer()
+    priority: Annotated[int, Meta(ge=-1000, le=1000)] = 0
+    metadata: dict[str, Any] = field(default_factory=dict)

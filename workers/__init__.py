@@ -1,0 +1,1 @@
+"""The Celery process and what it starts: supervisors, training children, ingest."""

@@ -1,0 +1,176 @@
+"""What outlives an attempt: checkpoints made durable, versions registered, scratch cleared."""
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from core import ids
+from core.db.models import Checkpoint, Dataset, Version, utc_now
+from core.db.statements import checkpoints, datasets, jobs, models
+from modelyard.specs import JobError, JobErrorCode, JobState
+from workers.house import House
+from workers.ledger import Ledger, finite
+from workers.messages import Saved, Verified
+
+log = structlog.get_logger()
+
+#: Two jobs that register under one name at once may choose the same number: the later tries again.
+REGISTER_TRIES = 5
+
+
+def commit_checkpoint(house: House, ledger: Ledger, saved: Saved) -> str:
+    """Files first (durable), then the row, then what is no longer needed goes. Returns what is wanted."""
+    folder = f"jobs/{ledger.job_id}/{ledger.fence}/{saved.step}"
+    row = Checkpoint(
+        id=ids.checkpoint_id(),
+        owner=ledger.owner,
+        job_id=ledger.job_id,
+        state="ready",
+        fence=ledger.fence,
+        step=saved.step,
+        epoch=saved.epoch,
+        is_best=False,
+        metrics=finite(saved.metrics),
+        weights_key=f"{folder}/weights.pt",
+        weights_bytes=saved.weights.size,
+        weights_sha256=saved.weights.sha256,
+        state_key=f"{folder}/state.pt",
+        state_bytes=saved.state.size,
+        state_sha256=saved.state.sha256,
+        created_at=utc_now(),
+    )
+    house.storage.adopt(row.weights_key, Path(saved.weights.path))
+    house.storage.adopt(row.state_key, Path(saved.state.path))
+    with house.database.write() as session:
+        wanted = ledger.write(session, losses=0)
+        job = ledger.lock(session)
+        policy = ledger.spec["trainer"]["checkpoint"]
+        value = saved.metrics.get(policy["monitor"])
+        if is_better(value, job.best["value"] if job.best else None, policy["mode"]):
+            session.execute(checkpoints.forget_best(ledger.job_id))
+            row.is_best = True
+            job.best = {"checkpoint": row.id, "step": row.step, "epoch": row.epoch, "value": value}
+        session.add(row)
+        session.add(
+            jobs.add_event(
+                job,
+                "checkpoint",
+                {"checkpoint": row.id, "step": row.step, "epoch": row.epoch, "is_best": row.is_best},
+                row.created_at,
+            )
+        )
+        session.flush()
+        unneeded = _collect(session, ledger.job_id, policy["keep"])
+        session.commit()
+    for key in unneeded:
+        house.storage.delete(key)
+    return wanted
+
+
+def is_better(value: float | None, best: float | None, mode: str) -> bool:
+    """Whether a monitored value is the best so far; what is no number never is."""
+    if value is None or not math.isfinite(value):
+        return False
+    return best is None or (value < best if mode == "min" else value > best)
+
+
+def _collect(session: Session, job_id: str, keep: int) -> list[str]:
+    """Marks what is neither among the newest `keep`, nor the best, nor needed by a version; returns its keys."""
+    rows = session.scalars(checkpoints.ready_checkpoints(job_id)).all()
+    candidates = [row for row in rows[keep:] if not row.is_best]
+    needed = set(session.scalars(checkpoints.versions_using([row.id for row in candidates])))
+    keys: list[str] = []
+    for row in candidates:
+        if row.id not in needed:
+            row.state = "collected"
+            keys += [row.weights_key, row.state_key]
+    return keys
+
+
+def register(house: House, ledger: Ledger, verified: Verified) -> None:
+    """The version `ready` and the job `succeeded` in one transaction; or `rejected` and `failed`."""
+    version_id = ids.version_id()
+    manifest_key = f"versions/{version_id}/manifest.json"
+    house.storage.adopt(manifest_key, Path(verified.manifest.path))
+    for attempt in range(REGISTER_TRIES):
+        try:
+            with house.database.write() as session:
+                _register(session, ledger, verified, version_id, manifest_key)
+                session.commit()
+            return
+        except IntegrityError:
+            if attempt == REGISTER_TRIES - 1:
+                raise
+
+
+def _register(session: Session, ledger: Ledger, verified: Verified, version_id: str, key: str) -> None:
+    ledger.write(session)
+    job = ledger.lock(session)
+    chosen = chosen_checkpoint(session, ledger.job_id)
+    dataset = session.scalars(datasets.dataset_of_job(job.dataset_id)).one()
+    is_ready = verified.difference <= verified.tolerance
+    metrics = {**chosen.metrics, **finite(verified.test_metrics)}
+    number = session.scalars(models.next_number(job.owner, job.name)).one()
+    session.add(
+        Version(
+            id=version_id,
+            owner=job.owner,
+            model=job.name,
+            version=number,
+            state="ready" if is_ready else "rejected",
+            task=verified.task,
+            job_id=job.id,
+            checkpoint_id=chosen.id,
+            manifest_key=key,
+            manifest_sha256=verified.manifest.sha256,
+            signature=verified.signature,
+            classes=verified.classes,
+            transforms=verified.transforms,
+            metrics=metrics,
+            lineage=_lineage(job.id, chosen, dataset, job.resolved),
+            spec=job.spec,
+            created_at=utc_now(),
+        )
+    )
+    if not is_ready:
+        message = (
+            f"the weights read back from disk differ from the trained net by {verified.difference:.3g} "
+            f"on the golden samples; {verified.tolerance:.3g} is allowed"
+        )
+        hint = "a layer may behave differently in eval(); the version is kept as rejected"
+        job.error = msgspec.to_builtins(JobError(JobErrorCode.VERSION_REJECTED, message, hint))
+        session.add(jobs.move(job, JobState.FAILED, message, utc_now()))
+        return
+    job.metrics = metrics
+    job.registered = {"model": job.name, "version": number}
+    job.progress = {**job.progress, "fraction": 1.0, "eta_seconds": 0.0}
+    session.add(jobs.add_event(job, "registered", {**job.registered, "metrics": metrics}, utc_now()))
+    session.add(jobs.move(job, JobState.SUCCEEDED, "every epoch is done", utc_now()))
+
+
+def chosen_checkpoint(session: Session, job_id: str) -> Checkpoint:
+    """The best by the job's monitor, else the newest."""
+    rows = session.scalars(checkpoints.ready_checkpoints(job_id)).all()
+    return next((row for row in rows if row.is_best), rows[0])
+
+
+def _lineage(job_id: str, chosen: Checkpoint, dataset: Dataset, resolved: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "job": job_id,
+        "checkpoint": chosen.id,
+        "dataset": dataset.name,
+        "dataset_version": dataset.version,
+        "dataset_sha256": dataset.sha256,
+        "seed": resolved["seed"],
+        "environment": resolved,
+    }
+
+
+def clear_scratch(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)

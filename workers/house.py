@@ -1,0 +1,91 @@
+"""What a worker process has: settings, database, storage, its row among the workers, the wish to drain."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from importlib import metadata
+
+import structlog
+
+from core import ids
+from core.db.engines import Database, open_database
+from core.db.models import Worker, utc_now
+from core.db.statements import workers
+from core.settings import Settings
+from core.storage import Storage, open_storage
+
+log = structlog.get_logger()
+
+
+class House:
+    """Opened once a process, before the first task."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database: Database = open_database(settings.resolved_database_url())
+        self.storage: Storage = open_storage(settings.resolved_storage_url(), settings.scratch() / "fetched")
+        self.worker_id = ids.worker_id()
+        self.host = socket.gethostname()
+        self.draining = threading.Event()
+        self._busy = 0
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+
+    def open(self) -> None:
+        """Writes the row by which the sweep knows how many slots there are, and keeps it beating."""
+        with self.database.write() as session:
+            session.add(
+                Worker(
+                    id=self.worker_id,
+                    host=self.host,
+                    pid=os.getpid(),
+                    pool=self.settings.pool,
+                    devices=devices(self.settings.pool),
+                    slots=self.settings.slots,
+                    torch=metadata.version("torch"),
+                    started_at=utc_now(),
+                )
+            )
+            session.commit()
+        threading.Thread(target=self._beat, name="worker-beat", daemon=True).start()
+
+    def close(self) -> None:
+        self._closed.set()
+        with self.database.write() as session:
+            session.execute(workers.remove_worker(self.worker_id))
+            session.commit()
+        self.database.close()
+
+    @contextlib.contextmanager
+    def busy(self) -> Iterator[None]:
+        """Around one piece of work; the number is what the sweep takes from the slots."""
+        with self._lock:
+            self._busy += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy -= 1
+
+    def _beat(self) -> None:
+        while not self._closed.wait(self.settings.beat_s):
+            try:
+                with self.database.write() as session:
+                    session.execute(workers.beat_worker(self.worker_id, self._busy))
+                    session.commit()
+            except Exception:  # the database is away: the jobs' own beats decide what is lost
+                log.exception("worker_beat_failed")
+
+
+def devices(pool: str) -> list[str]:
+    """The GPUs that a gpu worker sees, by uuid. No torch here: the driver's own tool is asked."""
+    if pool != "gpu":
+        return []
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True)  # noqa: S607 - the driver's tool stands on PATH
+    except (OSError, subprocess.SubprocessError) as error:
+        raise SystemExit(f"a gpu worker needs a GPU: nvidia-smi did not answer ({error})") from error
+    return [line.split("UUID: ")[-1].rstrip(")") for line in listed.stdout.splitlines() if "UUID" in line]

@@ -1,0 +1,196 @@
+"""What one attempt writes to the database: progress, metrics, events and the end. Every write is fenced."""
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import structlog
+from sqlalchemy import Insert
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from core.db.models import Checkpoint, Job, Metric, utc_now
+from core.db.statements import checkpoints, jobs, leases
+from modelyard.specs import JobError, JobErrorCode, JobState
+from workers.house import House
+from workers.messages import EpochEnded, Started, Stepped
+
+log = structlog.get_logger()
+
+
+class Fenced(Exception):
+    """A write touched no row: another attempt owns the job, or it has ended."""
+
+
+class Ledger:
+    """Gathers what the child reports and writes it in few transactions."""
+
+    def __init__(self, house: House, job: Job) -> None:
+        self._house = house
+        self.job_id, self.fence, self.owner = job.id, job.fence, job.owner
+        self.spec = job.spec
+        self._progress: dict[str, Any] = {"epochs": job.spec["trainer"]["epochs"], **job.progress}
+        self._metrics: dict[str, Any] = dict(job.metrics)
+        self._resolved: dict[str, Any] | None = None
+        self._started_at: datetime | None = None
+        self._events: list[tuple[str, dict[str, Any], datetime]] = []
+        self._rows: dict[tuple[str, int], dict[str, Any]] = {}
+        self.has_news = False
+
+    # What the child says
+
+    def started(self, report: Started) -> None:
+        at = datetime.fromtimestamp(report.at, UTC)
+        self._resolved, self._started_at = report.resolved, at
+        self._progress |= {"step": report.step, "steps": report.steps}
+        data = {"resolved": report.resolved, "step": report.step, "stages_ms": report.stages_ms}
+        self._event("started", data, at)
+
+    def stepped(self, report: Stepped) -> None:
+        steps = self._progress.get("steps") or 0
+        self._progress |= {
+            "epoch": report.epoch,
+            "step": report.step,
+            "fraction": report.step / steps if steps else 0.0,
+            "samples_per_second": report.samples_per_second,
+            "eta_seconds": report.eta_seconds,
+        }
+        self._measured(report.metrics, report.step, report.epoch)
+
+    def epoch_ended(self, report: EpochEnded) -> None:
+        steps = self._progress.get("steps") or 0
+        self._progress |= {
+            "epoch": report.epoch,
+            "step": report.step,
+            "fraction": report.step / steps if steps else 0.0,
+        }
+        self._measured(report.metrics, report.step, report.epoch)
+        data = {"epoch": report.epoch, "step": report.step, "metrics": finite(report.metrics)}
+        self._event("epoch", data)
+
+    def warned(self, message: str) -> None:
+        self._event("warning", {"message": message})
+
+    # Writing
+
+    def flush(self) -> str:
+        """Writes what has gathered, beats, and returns what is wanted. Raises Fenced."""
+        with self._house.database.write() as session:
+            wanted = self.write(session)
+            session.commit()
+        return wanted
+
+    def write(self, session: Session, **more: Any) -> str:
+        """The same inside the caller's transaction; `more` are further columns of the job."""
+        values: dict[str, Any] = dict(more)
+        if self.has_news:
+            values |= {"progress": self._progress, "metrics": self._metrics}
+        if self._resolved is not None:
+            values["resolved"] = self._resolved
+        if self._started_at is not None:
+            values["started_at"] = self._started_at
+        wanted = session.scalar(leases.beat_job(self.job_id, self.fence, **values))
+        if wanted is None:
+            raise Fenced(self.job_id)
+        if self._rows:
+            session.execute(upsert_metrics(session, list(self._rows.values())))
+        if self._events:
+            job = self.lock(session)
+            for kind, data, at in self._events:
+                session.add(jobs.add_event(job, kind, data, at))
+        self._events, self._rows = [], {}
+        self._resolved = self._started_at = None
+        self.has_news = False
+        return wanted
+
+    def lock(self, session: Session) -> Job:
+        """The job's row, held. Raises Fenced."""
+        job = session.scalar(jobs.lock_job(self.job_id, fence=self.fence))
+        if job is None:
+            raise Fenced(self.job_id)
+        return job
+
+    # The end of an attempt
+
+    def stopped(self, reason: str, is_cancelled: bool) -> None:
+        """The child left at a Stop: to the end that the owner wanted, or back to the queue."""
+        self._end(JobState.CANCELLED if is_cancelled else JobState.QUEUED, reason)
+
+    def fail(self, code: JobErrorCode, message: str, hint: str) -> None:
+        error = JobError(code, message, hint)
+        log.info("job_failed", job=self.job_id, code=code, message=message)
+        self._end(JobState.FAILED, message, error=error)
+
+    def lost(self, reason: str) -> None:
+        settings = self._house.settings
+        with self._house.database.write() as session:
+            self.write(session)
+            job = self.lock(session)
+            limits = {"max_losses": settings.max_losses, "backoff_s": settings.retry_backoff_s}
+            session.add(leases.lose_job(job, reason, utc_now(), **limits))
+            session.commit()
+
+    def _end(self, state: JobState, reason: str, error: JobError | None = None) -> None:
+        with self._house.database.write() as session:
+            self.write(session)
+            job = self.lock(session)
+            if error is not None:
+                job.error = msgspec.to_builtins(error)
+            session.add(jobs.move(job, state, reason, utc_now()))
+            session.commit()
+
+    # Checkpoints
+
+    def mark_corrupt(self, row: Checkpoint, reason: str) -> None:
+        log.error("checkpoint_corrupt", job=self.job_id, checkpoint=row.id, reason=reason)
+        self.warned(f"checkpoint {row.id} at step {row.step} is damaged ({reason}); the one before is used")
+        with self._house.database.write() as session:
+            self.write(session)
+            session.execute(checkpoints.set_checkpoint_state(row.id, "corrupt"))
+            session.commit()
+
+    def rewind(self, row: Checkpoint | None) -> None:
+        """A later attempt goes on from a checkpoint, or from the start: what lies after it did not happen."""
+        step, epoch = (row.step, row.epoch) if row is not None else (0, 0)
+        steps = self._progress.get("steps") or 0
+        self._progress |= {"step": step, "epoch": epoch, "fraction": step / steps if steps else 0.0}
+        if row is not None:
+            self._metrics = dict(row.metrics)
+        self._event("rewound", {"step": step, "epoch": epoch, "checkpoint": row.id if row else None})
+        with self._house.database.write() as session:
+            self.write(session)
+            session.execute(jobs.forget_metrics_after(self.job_id, step))
+            session.commit()
+
+    def _measured(self, metrics: dict[str, float], step: int, epoch: int) -> None:
+        self.has_news = True
+        self._metrics |= finite(metrics)
+        now = utc_now()
+        for name, value in metrics.items():
+            self._rows[name, step] = {
+                "job_id": self.job_id,
+                "name": name,
+                "step": step,
+                "epoch": epoch,
+                "value": value if math.isfinite(value) else None,
+                "non_finite": None if math.isfinite(value) else str(value),
+                "at": now,
+            }
+
+    def _event(self, kind: str, data: dict[str, Any], at: datetime | None = None) -> None:
+        self.has_news = True
+        self._events.append((kind, data, at or utc_now()))
+
+
+def finite(metrics: dict[str, float]) -> dict[str, float | None]:
+    """NaN never leaves as NaN: JSON has none."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+
+
+def upsert_metrics(session: Session, rows: list[dict[str, Any]]) -> Insert:
+    """A name at a step is one row, however often it is reported."""
+    dialect = session.get_bind().dialect.name
+    insert = (postgresql.insert if dialect == "postgresql" else sqlite.insert)(Metric).values(rows)
+    changed = {name: insert.excluded[name] for name in ("epoch", "value", "non_finite", "at")}
+    return insert.on_conflict_do_update(index_elements=["job_id", "name", "step"], set_=changed)

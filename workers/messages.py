@@ -1,0 +1,149 @@
+"""What supervisor and child say to each other over their pipe. msgpack, closed sets on both sides.
+
+No torch here: the supervisor's process loads none.
+"""
+
+from typing import Any
+
+import msgspec
+
+from core.storage.durable import StoredFile
+from modelyard.specs import JobErrorCode
+
+
+class Resume(msgspec.Struct, frozen=True):
+    """Local files of the checkpoint to go on from."""
+
+    weights: str
+    state: str
+    step: int
+
+
+class Order(msgspec.Struct, frozen=True):
+    """All that a child knows: no database, no broker, no key.
+
+    `resolved` is what the first claim fixed; a later attempt uses exactly that.
+    """
+
+    job: str
+    fence: int
+    spec: dict[str, Any]
+    arrow: str
+    manifest: str
+    scratch: str
+    cache: str
+    threads: int
+    use_gpu: bool
+    resolved: dict[str, Any]
+    resume: Resume | None
+
+
+# Up: child to supervisor
+
+
+class Report(msgspec.Struct, tag_field="kind", tag=True, frozen=True):
+    pass
+
+
+class Started(Report, frozen=True):
+    """The first optimizer step is done: the job trains. `at` is seconds since the epoch, UTC;
+    `stages_ms` are milliseconds from the child's start to the end of each stage."""
+
+    resolved: dict[str, Any]
+    step: int
+    steps: int
+    at: float
+    stages_ms: dict[str, float]
+
+
+class Stepped(Report, frozen=True):
+    """Now and then: where the loop is. `metrics` are the latest of each name."""
+
+    epoch: int
+    step: int
+    metrics: dict[str, float]
+    samples_per_second: float
+    eta_seconds: float
+
+
+class EpochEnded(Report, frozen=True):
+    """`epoch` counts completed epochs."""
+
+    epoch: int
+    step: int
+    metrics: dict[str, float]
+
+
+class Saved(Report, frozen=True):
+    """A checkpoint stands in scratch, complete, with its hash."""
+
+    epoch: int
+    step: int
+    metrics: dict[str, float]
+    weights: StoredFile
+    state: StoredFile
+
+
+class Trained(Report, frozen=True):
+    """The last epoch is over; the child waits for Register."""
+
+    reason: str
+
+
+class Verified(Report, frozen=True):
+    """The chosen weights, read back from disk, answered the golden samples as the trained net did
+    (`difference` is within `tolerance`), or not: then the version is rejected."""
+
+    manifest: StoredFile
+    task: str
+    signature: dict[str, Any]
+    classes: list[str] | None
+    transforms: list[dict[str, Any]]
+    test_metrics: dict[str, float]
+    difference: float
+    tolerance: float
+
+
+class Stopped(Report, frozen=True):
+    """The loop left at a Stop."""
+
+    step: int
+
+
+class Warned(Report, frozen=True):
+    message: str
+
+
+class Failed(Report, frozen=True):
+    code: JobErrorCode
+    message: str
+    hint: str
+
+
+# Down: supervisor to child
+
+
+class Command(msgspec.Struct, tag_field="kind", tag=True, frozen=True):
+    pass
+
+
+class Stop(Command, frozen=True):
+    """Leave the loop after this step."""
+
+
+class Register(Command, frozen=True):
+    """Load these weights, measure them on the test split, write the version's manifest."""
+
+    weights: str
+    state: str
+    epoch: int
+    step: int
+
+
+AnyReport = Started | Stepped | EpochEnded | Saved | Trained | Verified | Stopped | Warned | Failed
+AnyCommand = Stop | Register
+
+encode = msgspec.msgpack.Encoder().encode
+decode_report = msgspec.msgpack.Decoder(AnyReport).decode
+decode_command = msgspec.msgpack.Decoder(AnyCommand).decode
+decode_order = msgspec.msgpack.Decoder(Order).decode

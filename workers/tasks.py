@@ -1,0 +1,48 @@
+"""The tasks: each a story told once. A wake-up carries no id; the database says what there is to do."""
+
+from sqlalchemy.orm import Session
+
+from core.db.models import Dataset, Job, utc_now
+from core.db.statements import jobs, leases
+from modelyard.specs import JobState
+from workers.house import House
+from workers.ingestion import ingest
+from workers.supervisor import supervise
+
+
+def wake(house: House) -> None:
+    """Works until nothing in the pool is left to claim, or the worker drains."""
+    one = ingest_one if house.settings.pool == "data" else train_one
+    while not house.draining.is_set() and one(house):
+        pass
+
+
+def train_one(house: House) -> bool:
+    """Claims the best job of the pool and sees it to the end of this attempt. False: there was none."""
+    with house.database.write() as session:
+        job = claim(session, house)
+        session.commit()
+    if job is None:
+        return False
+    with house.busy():
+        supervise(house, job)
+    return True
+
+
+def claim(session: Session, house: House) -> Job | None:
+    now = utc_now()
+    job = session.scalar(leases.claim_job(house.settings.pool, now))
+    if job is not None:
+        session.add(jobs.move(job, JobState.RUNNING, f"attempt {job.attempt} on {house.host}", now))
+    return job
+
+
+def ingest_one(house: House) -> bool:
+    with house.database.write() as session:
+        dataset: Dataset | None = session.scalar(leases.claim_dataset())
+        session.commit()
+    if dataset is None:
+        return False
+    with house.busy():
+        ingest(house, dataset)
+    return True
