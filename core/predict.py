@@ -1,4 +1,4 @@
-"""Predictor: decode -> transforms -> forward -> format. Serving, the golden check and tests use this one path."""
+"""Predictor: decode -> transforms -> forward -> format. Serving, the golden check and tests use it alike."""
 
 import base64
 from collections.abc import Callable, Sequence
@@ -108,10 +108,13 @@ class Predictor:
         classes = self.manifest.classes
         if classes is None:
             values = outputs_BC.reshape(len(outputs_BC), -1).tolist()
-            return [Prediction(value=value[0] if len(value) == 1 else value) for value in values]
+            return [_valued(value) for value in values]
         scores_BK, indices_BK = outputs_BC.topk(min(top_k, len(classes)), dim=1)
         predictions = []
         for scores, indices in zip(scores_BK.tolist(), indices_BK.tolist(), strict=True):
+            if not np.isfinite(scores).all():
+                predictions.append(_refusal(_not_finite()))
+                continue
             top = [ScoredLabel(classes[i], i, score) for i, score in zip(indices, scores, strict=True)]
             best = top[0]
             predictions.append(Prediction(label=best.label, index=best.index, score=best.score, top=top))
@@ -171,6 +174,18 @@ def array_row(array: Any) -> Tensor:
     if row.dtype == torch.uint8 and row.ndim >= 2:
         return row[None] if row.ndim == 2 else row
     return row.to(torch.float32)
+
+
+def _valued(value: list[float]) -> Prediction:
+    if not np.isfinite(value).all():
+        return _refusal(_not_finite())
+    return Prediction(value=value[0] if len(value) == 1 else value)
+
+
+def _not_finite() -> BadInstance:
+    """NaN never leaves as a number."""
+    detail = "the net's answer is not finite: look for values far from those it was trained on"
+    return BadInstance(detail, code="non_finite_output")
 
 
 def _refusal(error: BadInstance) -> Prediction:

@@ -4,7 +4,7 @@ A message is a hint without an id: "somebody in this pool may look". The databas
 to do, so a lost hint is repeated by the sweep and one too many finds nothing to claim.
 """
 
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from celery import Celery
 
@@ -52,7 +52,7 @@ def kombu_url(url: str) -> str:
     """`unix:///path` as Redis writes it is `redis+socket:///path` to kombu."""
     parts = urlsplit(url)
     if parts.scheme == "unix":
-        return urlunsplit(("redis+socket", "", parts.path, parts.query, ""))
+        return f"redis+socket://{parts.path}" + (f"?{parts.query}" if parts.query else "")
     if parts.scheme in {"redis", "rediss", "redis+socket"}:
         return url
     raise ValueError(f"MODELYARD_BROKER_URL: expected redis://, rediss:// or unix://, got {parts.scheme}://")

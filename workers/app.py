@@ -24,11 +24,9 @@ def create_worker(settings: Settings) -> Celery:
     celery = make_celery(settings)
     opened: list[House] = []
 
-    @celery.task(name=WAKE)  # type: ignore[untyped-decorator] # celery ships no types
     def on_wake() -> None:
         wake(opened[0])
 
-    @signals.worker_init.connect(weak=False)
     def on_init(sender: Any, **_: Any) -> None:
         refuse_other_pools(sender.pool_cls)
         configure_logs(settings)
@@ -39,16 +37,18 @@ def create_worker(settings: Settings) -> Celery:
         opened.append(house)
         log.info("worker_ready", pool=settings.pool, slots=settings.slots, worker=house.worker_id)
 
-    @signals.worker_shutting_down.connect(weak=False)
     def on_shutting_down(**_: Any) -> None:
         if opened:
             opened[0].draining.set()
 
-    @signals.worker_shutdown.connect(weak=False)
     def on_shutdown(**_: Any) -> None:
         if opened:
             opened[0].close()
 
+    celery.task(name=WAKE)(on_wake)
+    signals.worker_init.connect(on_init, weak=False)
+    signals.worker_shutting_down.connect(on_shutting_down, weak=False)
+    signals.worker_shutdown.connect(on_shutdown, weak=False)
     return celery
 
 

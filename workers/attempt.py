@@ -4,16 +4,14 @@ The child knows no database, no broker and no key. It gets its order as bytes, s
 pipe, and dies when the pipe does.
 """
 
-import base64
-import dataclasses
 import errno
 import multiprocessing.connection
 import os
 import queue
+import signal
 import threading
 import time
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,18 +20,14 @@ import torch
 import torch._dynamo  # the first optimizer imports it anyway, for seconds: here it is paid once
 import torchvision  # noqa: F401 - preloaded for the nets and transforms
 
-from core.data.manifest import Kind, Manifest
-from core.data.targets import Targets, resolve_targets
+from core.data.manifest import Manifest
+from core.data.targets import resolve_targets
 from core.nets import artifacts, build
-from core.nets.artifacts import Golden, VersionManifest
 from core.nets.measures import MEASURES
 from core.nets.transforms import Pipeline
-from core.predict import Predictor
-from core.storage.durable import describe
-from modelyard.specs import JobErrorCode, JobSpec, Signature
-from modelyard.specs import Tensor as TensorInfo
-from workers import messages, trainer
-from workers.loaders import Batches, Rows, Source, open_rows, raw_instance
+from modelyard.specs import JobErrorCode, JobSpec
+from workers import messages, registration, trainer
+from workers.loaders import Batches, Source, open_rows
 from workers.messages import (
     AnyCommand,
     AnyReport,
@@ -47,8 +41,8 @@ from workers.messages import (
     Stop,
     Stopped,
     Trained,
-    Verified,
 )
+from workers.registration import Data
 from workers.trainer import Cursor, NonFiniteLoss, Training
 
 T = TypeVar("T")
@@ -61,6 +55,9 @@ REPORT_EVERY_S = 0.25
 
 
 def main(connection: multiprocessing.connection.Connection, payload: bytes) -> None:
+    # The supervisor stops a child over its pipe; a signal to the whole group must not come before that.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     link = Link(connection)
     order = messages.decode_order(payload)
     try:
@@ -112,18 +109,6 @@ class Link:
             os._exit(1)
 
 
-@dataclass(frozen=True)
-class Data:
-    """The dataset as the spec reads it."""
-
-    arrow: Path
-    manifest: Manifest
-    targets: Targets
-    rows: Rows
-    train: Pipeline | None
-    eval: Pipeline | None
-
-
 class Attempt:
     def __init__(self, order: Order, link: Link) -> None:
         self.order = order
@@ -151,7 +136,7 @@ class Attempt:
         if chosen is None:
             self.link.send(Stopped(cursor.step))
             return
-        self.register(chosen, training, data)
+        self.link.send(registration.verify(chosen, self.spec, training, data, self.scratch))
 
     def open_data(self) -> Data:
         spec, arrow = self.spec, Path(self.order.arrow)
@@ -204,7 +189,7 @@ class Attempt:
                 trainer_spec.drop_last,
                 merge_single=has_batch_norm,
             ),
-            validation=self.batches(data, data.rows.validation),
+            validation=data.evaluation(data.rows.validation, self.device),
             measures=MEASURES[data.targets.task],
             epochs=trainer_spec.epochs,
             device=self.device,
@@ -214,13 +199,6 @@ class Attempt:
             return training, Cursor()
         net.load_state_dict(artifacts.load(Path(self.order.resume.weights)))
         return training, trainer.restore(training, artifacts.load(Path(self.order.resume.state)))
-
-    def batches(self, data: Data, index: torch.Tensor) -> Batches:
-        size = max(self.spec.trainer.batch_size, 256)  # evaluation keeps no gradients: larger is faster
-        rows = data.rows
-        return Batches(
-            rows.eval_inputs, rows.targets, index, data.eval, size, self.spec.trainer.seed, self.device
-        )
 
     def train(self, training: Training, cursor: Cursor, data: Data) -> bool:
         """False where a Stop came first."""
@@ -247,75 +225,11 @@ class Attempt:
     def save(self, training: Training, cursor: Cursor, metrics: dict[str, float], data: Data) -> None:
         """Weights and state side by side in scratch; the supervisor makes them durable and commits."""
         state = trainer.state_of(training, cursor)
-        state["golden"] = self.golden_outputs(training, data)
+        state["golden"] = registration.golden_outputs(training, data)
         weights_file = self.scratch / f"{cursor.step}.weights.pt"
         state_file = self.scratch / f"{cursor.step}.state.pt"
         weights = artifacts.save(artifacts.plain_state_dict(training.net), weights_file)
         self.link.send(Saved(cursor.epoch, cursor.step, metrics, weights, artifacts.save(state, state_file)))
-
-    def golden_outputs(self, training: Training, data: Data) -> torch.Tensor:
-        """[G, C] what the live net answers to the golden rows, over the training's own data path."""
-        training.net.eval()
-        index = data.rows.validation[:GOLDEN_SAMPLES]
-        with torch.inference_mode():
-            outputs = torch.cat(
-                [training.net(batch.inputs) for batch in self.batches(data, index).in_order()]
-            )
-            if data.targets.task == "classification":
-                outputs = outputs.softmax(dim=1)
-        return outputs.reshape(len(index), -1).double().cpu()
-
-    def register(self, chosen: Register, training: Training, data: Data) -> None:
-        """The chosen weights, read back from disk through `core.predict`, replay the golden samples."""
-        state = artifacts.load(Path(chosen.state))
-        manifest = self.version_manifest(state["golden"].tolist(), data)
-        path = self.scratch / "manifest.json"
-        path.write_bytes(msgspec.json.encode(manifest))
-        predictor = Predictor.load(path, Path(chosen.weights))
-        test_metrics: dict[str, float] = {}
-        if len(data.rows.test):
-            # Serving runs in fp32: so is the test split measured.
-            served = dataclasses.replace(training, net=predictor.net.to(self.device), autocast=None)
-            test_metrics = trainer.evaluate(served, self.batches(data, data.rows.test), "test")
-            predictor.net.to("cpu")
-        self.link.send(
-            Verified(
-                manifest=describe(path),
-                task=manifest.task,
-                signature=msgspec.to_builtins(manifest.signature),
-                classes=manifest.classes,
-                transforms=manifest.transforms,
-                test_metrics=test_metrics,
-                difference=min(predictor.replay(), 1e300),
-                tolerance=TOLERANCE,
-            )
-        )
-
-    def version_manifest(self, golden: list[list[float]], data: Data) -> VersionManifest:
-        rows = data.rows.validation[: len(golden)].tolist()
-        samples = []
-        for row, outputs in zip(rows, golden, strict=True):
-            instance = raw_instance(data.arrow, data.manifest, data.targets.inputs, row)
-            if isinstance(instance, bytes):
-                instance = base64.b64encode(instance).decode()
-            samples.append(Golden(instance, outputs))
-        feature = data.manifest.features[data.targets.inputs[0]]
-        is_array = data.manifest.kind is Kind.ARRAYS
-        return VersionManifest(
-            task=data.targets.task,
-            kind=data.manifest.kind,
-            model=self.spec.model,
-            classes=data.targets.classes,
-            transforms=self.spec.transforms.eval or [],
-            prepare=data.rows.prepared,
-            signature=signature(data, len(golden[0])),
-            golden=samples,
-            tolerance=TOLERANCE,
-            image_mode=data.manifest.image_mode,
-            row_shape=list(data.rows.eval_inputs.shape[1:]),
-            raw_shape=feature.shape if is_array else None,
-            raw_dtype=feature.dtype if is_array else None,
-        )
 
     def _report_now_and_then(
         self, training: Training, cursor: Cursor, done: int, steps: int, began: float
@@ -360,29 +274,6 @@ def resolve(spec: JobSpec, order: Order) -> dict[str, Any]:
         "torch": str(torch.__version__),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
-
-
-def signature(data: Data, num_outputs: int) -> Signature:
-    """Inputs as a client sends them, in the words of the Open Inference Protocol; -1 is the batch."""
-    features = data.manifest.features
-    match data.manifest.kind:
-        case Kind.IMAGES:
-            inputs = [TensorInfo("input", "UINT8", [-1, *features["image"].shape])]
-        case Kind.ARRAYS:
-            feature = features[data.targets.inputs[0]]
-            inputs = [TensorInfo("input", _datatype(feature.dtype), [-1, *feature.shape])]
-        case Kind.TABLE:
-            inputs = [TensorInfo(name, _datatype(features[name].dtype), [-1]) for name in data.targets.inputs]
-    if data.targets.task == "classification":
-        return Signature(
-            inputs, [TensorInfo("scores", "FP32", [-1, num_outputs]), TensorInfo("label", "BYTES", [-1])]
-        )
-    return Signature(inputs, [TensorInfo("value", "FP32", [-1, num_outputs])])
-
-
-def _datatype(dtype: str) -> str:
-    names = {"string": "BYTES", "bool": "BOOL", "float16": "FP16", "float32": "FP32", "float64": "FP64"}
-    return names.get(dtype, dtype.upper())
 
 
 def _need(value: T | None) -> T:

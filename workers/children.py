@@ -78,6 +78,8 @@ class Child:
 
     def end(self, grace_s: float = 0.0) -> None:
         """Waits up to `grace_s`, then kills, and reaps."""
+        if self._connection.closed:
+            return
         self.process.join(grace_s)
         if self.process.is_alive():
             self.process.kill()

@@ -81,7 +81,7 @@ def is_better(value: float | None, best: float | None, mode: str) -> bool:
 
 
 def _collect(session: Session, job_id: str, keep: int) -> list[str]:
-    """Marks what is neither among the newest `keep`, nor the best, nor needed by a version; returns its keys."""
+    """Marks what is neither among the newest `keep`, nor the best, nor a version's; returns its keys."""
     rows = session.scalars(checkpoints.ready_checkpoints(job_id)).all()
     candidates = [row for row in rows[keep:] if not row.is_best]
     needed = set(session.scalars(checkpoints.versions_using([row.id for row in candidates])))

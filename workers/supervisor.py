@@ -6,7 +6,7 @@ another attempt owns the job: the child is killed and nothing more is written.
 
 import errno
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import assert_never
 
@@ -31,6 +31,8 @@ FLUSH_S = 0.25
 LISTEN_S = 1.0
 #: How long a child may take to leave its loop after a Stop before it is killed.
 STOP_GRACE_S = 10.0
+#: A child that said its last word leaves by itself.
+EXIT_GRACE_S = 1.0
 
 
 def supervise(house: House, job: Job) -> None:
@@ -48,12 +50,14 @@ def supervise(house: House, job: Job) -> None:
         Attempt(house, job, ledger, child).follow()
     except Fenced:
         bound.warning("attempt_fenced", hint="another attempt owns the job")
+        if child is not None:
+            child.end()  # at once: nothing it makes may be used
     except Exception as error:
         bound.exception("supervisor_failed")
         give_up(ledger, error)
     finally:
         if child is not None:
-            child.end()
+            child.end(EXIT_GRACE_S)
         finish.clear_scratch(scratch)
         bound.info("attempt_ends")
 
@@ -136,29 +140,35 @@ class Attempt:
     stop_reason: str | None = None
     stop_before: float = 0.0
     is_over: bool = False
+    flushed_at: float = field(default_factory=time.monotonic)
 
     def follow(self) -> None:
         """Until the job or the child has ended. Raises Fenced where another attempt owns the job."""
-        next_flush = time.monotonic()
         while not self.is_over:
-            self.child.wait(max(0.0, min(LISTEN_S, next_flush + FLUSH_S - time.monotonic())))
+            self.child.wait(max(0.0, self.due_at() - time.monotonic()))
             was_alive = self.child.alive  # asked before reading: a dead child's last words are all there
             for report in self.child.reports():
                 self.take(report)
-            if self.is_over:
-                return
-            now = time.monotonic()
-            if now - next_flush >= FLUSH_S and (self.ledger.has_news or now - next_flush >= LISTEN_S):
-                next_flush = now
-                self.look(self.ledger.flush())
+            self.flush_when_due()
             if not was_alive:
                 self.child_died()
+
+    def due_at(self) -> float:
+        return self.flushed_at + (FLUSH_S if self.ledger.has_news else LISTEN_S)
+
+    def flush_when_due(self) -> None:
+        if not self.is_over and time.monotonic() >= self.due_at():
+            self.flush()
+
+    def flush(self) -> None:
+        self.flushed_at = time.monotonic()
+        self.look(self.ledger.flush())
 
     def take(self, report: AnyReport) -> None:
         match report:
             case messages.Started():
                 self.ledger.started(report)
-                self.look(self.ledger.flush())  # the first step is what a watcher waits for
+                self.flush()  # the first step is what a watcher waits for
             case messages.Stepped():
                 self.ledger.stepped(report)
             case messages.EpochEnded():
@@ -214,6 +224,8 @@ class Attempt:
 
     def child_died(self) -> None:
         """Without a last word: killed from outside, out of memory, or a crash in native code."""
+        if self.is_over:
+            return
         if self.stop_reason is not None:
             self.ledger.stopped(self.stop_reason, self.wants_cancel)
         else:

@@ -31,7 +31,7 @@ def train_one(house: House) -> bool:
 
 def claim(session: Session, house: House) -> Job | None:
     now = utc_now()
-    job = session.scalar(leases.claim_job(house.settings.pool, now))
+    job: Job | None = session.scalar(leases.claim_job(house.settings.pool, now))
     if job is not None:
         session.add(jobs.move(job, JobState.RUNNING, f"attempt {job.attempt} on {house.host}", now))
     return job

@@ -77,12 +77,12 @@ def fit(training: Training, cursor: Cursor) -> Iterator[Stepped | EpochEnded]:
         net.train()
         for batch in training.train.of_epoch(cursor.epoch, cursor.batch):
             optimizer.zero_grad(set_to_none=True)
-            loss_mean = compute_loss(training, batch)
-            loss_mean.backward()
+            loss = compute_loss(training, batch)
+            loss.backward()  # type: ignore[no-untyped-call] # torch leaves Tensor.backward untyped
             optimizer.step()
             if scheduler is not None and training.interval == "step":
                 scheduler.step()
-            cursor.loss_sum += loss_mean.detach().double() * batch.rows
+            cursor.loss_sum += summed(training.loss, loss.detach(), batch.rows)
             cursor.rows += batch.rows
             cursor.batch += 1
             cursor.step += 1
@@ -96,12 +96,17 @@ def fit(training: Training, cursor: Cursor) -> Iterator[Stepped | EpochEnded]:
 
 
 def compute_loss(training: Training, batch: Batch) -> Tensor:
-    """The mean over the rows of a batch."""
+    """What is minimised: the mean over the rows of a batch, or their sum where the spec says so."""
     with torch.autocast(training.device.type, training.autocast, enabled=training.autocast is not None):
         outputs = training.net(batch.inputs)
         targets = shape_targets(outputs, batch.targets)
-        loss_mean: Tensor = training.loss(outputs, targets)
-    return loss_mean
+        loss: Tensor = training.loss(outputs, targets)
+    return loss
+
+
+def summed(loss: nn.Module, value: Tensor, rows: int) -> Tensor:
+    """The loss summed over the rows, from what the loss module gave: its mean, or already its sum."""
+    return value.double() if getattr(loss, "reduction", "mean") == "sum" else value.double() * rows
 
 
 def shape_targets(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -122,7 +127,7 @@ def evaluate(training: Training, batches: Batches, prefix: str) -> dict[str, flo
             ):
                 outputs = training.net(batch.inputs)
                 targets = shape_targets(outputs, batch.targets)
-                loss_sum += training.loss(outputs, targets).double() * batch.rows
+                loss_sum += summed(training.loss, training.loss(outputs, targets), batch.rows)
             measures.add(outputs, targets)
             rows += batch.rows
     # The one host-device sync of an evaluation.
@@ -132,12 +137,12 @@ def evaluate(training: Training, batches: Batches, prefix: str) -> dict[str, flo
 
 def require_finite(cursor: Cursor) -> float:
     """The epoch's mean loss so far. A host-device sync."""
-    loss_mean = cursor.train_loss
-    if not torch.isfinite(torch.tensor(loss_mean)):
+    loss = cursor.train_loss
+    if not torch.isfinite(torch.tensor(loss)):
         raise NonFiniteLoss(
-            f"the training loss became {loss_mean} in epoch {cursor.epoch + 1}, by step {cursor.step}"
+            f"the training loss became {loss} in epoch {cursor.epoch + 1}, by step {cursor.step}"
         )
-    return loss_mean
+    return loss
 
 
 def state_of(training: Training, cursor: Cursor) -> dict[str, Any]:

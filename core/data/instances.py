@@ -38,7 +38,10 @@ def array_from_json(instance: object, shape: list[int], dtype: str) -> NDArray[A
     if list(array.shape) != shape:
         raise BadInstance(f"expected an array of shape {shape}, got {list(array.shape)}")
     wanted = np.dtype(dtype)
-    if wanted.kind in "iu":
+    if wanted.kind == "b":
+        if array.dtype.kind != "b":
+            raise BadInstance(f"expected true or false, got {_kind(array)}")
+    elif wanted.kind in "iu":
         if array.dtype.kind not in "iu":
             raise BadInstance(f"expected {dtype}, got {_kind(array)}")
         bounds = np.iinfo(wanted)
@@ -48,7 +51,11 @@ def array_from_json(instance: object, shape: list[int], dtype: str) -> NDArray[A
             )
     elif array.dtype.kind not in "iuf":
         raise BadInstance(f"expected numbers, got {_kind(array)}")
-    return array.astype(wanted)
+    with np.errstate(over="ignore"):
+        values = array.astype(wanted)
+    if not np.isfinite(values).all():
+        raise BadInstance(f"expected finite {dtype}, got a number that it cannot hold")
+    return values
 
 
 def _array(instance: object) -> NDArray[Any]:
@@ -56,7 +63,7 @@ def _array(instance: object) -> NDArray[Any]:
         array = np.array(instance)
     except (ValueError, OverflowError) as error:  # ragged lists, integers over 64 bits
         raise BadInstance("expected nested lists of equal lengths") from error
-    if array.dtype.kind not in "iuf":
+    if array.dtype.kind not in "biuf":
         raise BadInstance(f"expected nested lists of numbers, got {_kind(array)}")
     return array
 

@@ -59,6 +59,9 @@ def _write(path: Path, table: pa.Table, mode: Mode, prefix: Prefix, threads: int
         packed = np.lib.format.open_memmap(
             temporary, mode="w+", dtype=np.uint8, shape=(table.num_rows, *shape)
         )
+        with temporary.open("r+b") as file:
+            # A full disk raises here; in the middle of the map it would be a SIGBUS.
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
 
         def decode(row: int) -> None:
             pixels = prefix(decode_image(column[row].as_py(), mode))

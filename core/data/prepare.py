@@ -4,6 +4,7 @@
 fitted columns are stored with the version, so that training and serving run the same code.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -99,6 +100,9 @@ def resolve_prepare(
                 f"{name!r} has over {MAX_LISTED_VALUES} distinct values, too many to spread: leave it out"
             )
             errors.append(ProblemError("/inputs", "too_many_categories", message))
+        elif not stats.values:
+            message = f"{name!r} has no value in the training split: leave it out"
+            errors.append(ProblemError("/inputs", "empty_column", message))
         else:
             width += len(stats.values)
     return Resolved([msgspec.to_builtins(step) for step in steps], width)
@@ -116,7 +120,8 @@ def fit(
 def apply(fitted: Sequence[FittedColumn], columns: Columns) -> NDArray[np.float32]:
     """[N, F] float32, features in the order of `fitted`."""
     parts = [_apply_column(column, columns[column.name]) for column in fitted]
-    return np.concatenate(parts, axis=1, dtype=np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite: callers look for that
+        return np.concatenate(parts, axis=1, dtype=np.float32)
 
 
 def columns_from_arrow(table: Any, names: Sequence[str]) -> Columns:
@@ -127,7 +132,8 @@ def columns_from_arrow(table: Any, names: Sequence[str]) -> Columns:
         if column_kind(str(column.type).replace("large_", "")) == "string":
             result[name] = np.array(column.to_pylist(), dtype=object)
         else:
-            result[name] = column.cast("float64").to_numpy(zero_copy_only=False).astype(np.float64)
+            numbers = column.cast("float64", safe=False)  # integers over 2**53 are rounded, as JSON's are
+            result[name] = numbers.to_numpy(zero_copy_only=False).astype(np.float64)
     return result
 
 
@@ -161,7 +167,16 @@ def check_row(row: object, fitted: Sequence[FittedColumn]) -> str | None:
             return f"{column.name!r}: expected true or false, got {type(value).__name__}"
         elif column.kind == "number" and (isinstance(value, bool) or not isinstance(value, int | float)):
             return f"{column.name!r}: expected a number, got {type(value).__name__}"
+        elif column.kind == "number" and not _is_finite(value):
+            return f"{column.name!r}: expected a finite number, got one that float64 cannot hold"
     return None
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer of over 308 digits
+        return False
 
 
 def _decode(prepare: list[dict[str, Any]], errors: list[ProblemError]) -> list[Step]:
@@ -233,16 +248,24 @@ def _fit_column(name: str, steps: list[Step], values_N: NDArray[Any], manifest: 
             case Impute(strategy="mean"):
                 fill = float(present_N.mean()) if len(present_N) else 0.0
             case Impute():
-                distinct, counts = np.unique(present_N, return_counts=True)
-                fill = (
-                    distinct[counts.argmax()].item() if kind != "string" else str(distinct[counts.argmax()])
-                )
+                fill = _most_frequent(present_N, kind)
             case Standardize():
-                filled_N = values_N if fill is None else np.where(np.isnan(values_N), fill, values_N)
-                mean, std = float(filled_N.mean()), float(filled_N.std()) or 1.0
+                # Before its Impute in the list, a missing value counts for nothing.
+                counted_N = present_N if fill is None else np.where(np.isnan(values_N), fill, values_N)
+                if len(counted_N):
+                    mean, std = float(counted_N.mean()), float(counted_N.std()) or 1.0
             case OneHot():
                 categories = [value for value, _ in stats.values or []]
     return FittedColumn(name, kind, fill, mean, std, categories)
+
+
+def _most_frequent(present_N: NDArray[Any], kind: ColumnKind) -> float | str:
+    """The smallest of those seen most often."""
+    if not len(present_N):
+        return "" if kind == "string" else 0.0
+    distinct, counts = np.unique(present_N, return_counts=True)
+    value = distinct[counts.argmax()]
+    return str(value) if kind == "string" else float(value)
 
 
 def _apply_column(column: FittedColumn, values_N: NDArray[Any]) -> NDArray[np.float64]:
@@ -253,7 +276,8 @@ def _apply_column(column: FittedColumn, values_N: NDArray[Any]) -> NDArray[np.fl
     if column.categories is None:
         return ((values_N.astype(np.float64) - column.mean) / column.std)[:, None]
     categories = np.array(column.categories, dtype=object if column.kind == "string" else np.float64)
-    return (values_N[:, None] == categories[None, :]).astype(np.float64)
+    spread_NF: NDArray[np.float64] = (values_N[:, None] == categories[None, :]).astype(np.float64)
+    return spread_NF
 
 
 def _missing(column: FittedColumn) -> float | None:

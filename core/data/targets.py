@@ -56,6 +56,11 @@ def resolve_targets(
     if manifest.kind is not Kind.TABLE and len(inputs) != 1:
         errors.append(ProblemError("/inputs", "too_many_inputs", f"expected one input, got {inputs}"))
         return None
+    stats = manifest.columns.get(target)
+    if stats is not None and stats.missing:
+        message = f"{target!r} is missing in {stats.missing} training rows: leave those rows out"
+        errors.append(ProblemError("/target", "missing_targets", message))
+        return None
     task = _resolve_task(spec, target, manifest, errors, warnings)
     if task is None:
         return None

@@ -8,6 +8,7 @@ from modelyard.specs import ProblemError
 
 #: Past this many errors a check stops looking: nobody reads more, and a hostile spec must stay cheap.
 MAX_ERRORS = 100
+MAX_MESSAGE = 1000
 _MAX_SHOWN = 80
 _MAX_WORD = 100
 

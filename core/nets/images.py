@@ -19,6 +19,10 @@ from modelyard.specs.jobspec import Transforms
 
 #: The largest image that may reach a transform other than a resize, or the net.
 MAX_PIXELS = 2048 * 2048
+MAX_TRANSFORMS = 100
+
+#: What keeps height and width is tried on a corner of this side: it costs the same for any image.
+_CORNER = 64
 
 #: What torch and torchvision raise for values they refuse.
 REFUSALS = (
@@ -61,7 +65,7 @@ def resolve_images(
     transforms: Transforms, shapes: list[tuple[Shape, int]], errors: list[ProblemError]
 ) -> Images | None:
     """None where something is wrong; then `errors` says what. Runs the transforms on zeros: a resize on the
-    meta device, the others on at most `MAX_PIXELS`."""
+    meta device, the others on a corner of the image."""
     before = len(errors)
     train = _check(transforms.train, "/transforms/train", errors)
     evaluate = train
@@ -90,6 +94,10 @@ def resolve_images(
 
 
 def _check(components: Sequence[Component], pointer: str, errors: list[ProblemError]) -> list[Component]:
+    if len(components) > MAX_TRANSFORMS:
+        message = f"At most {MAX_TRANSFORMS} transforms are expected here; {len(components)} came."
+        fault(errors, pointer, "too_large", message)
+        return []
     checked = [
         registry.check_component("transform", component, join(pointer, place), errors)
         for place, component in enumerate(components)
@@ -147,11 +155,16 @@ class _Trace:
             passed.append(key)
             if component["type"] in RESIZES:
                 out = self._run(component, transform, x_CHW.to("meta"))
-                out = None if out is None else torch.zeros(1, dtype=out.dtype).expand(out.shape)
+                shape = None if out is None else out.shape
+            elif self._is_small(component, x_CHW):
+                out = self._run(component, transform, x_CHW[..., :_CORNER, :_CORNER])
+                shape = None if out is None else torch.Size((*out.shape[:-2], *x_CHW.shape[-2:]))
             else:
-                out = self._run(component, transform, x_CHW) if self._is_small(component, x_CHW) else None
-            if out is None:
                 return None
+            if out is None or shape is None:
+                return None
+            # one element, whatever the shape: an image is never allocated here
+            out = torch.zeros(1, dtype=out.dtype).expand(shape)
             if component["type"] in NEEDS_FLOAT and out.shape != x_CHW.shape:
                 self._refuse(
                     component, f"it has values for {out.shape[0]} channels; images have {x_CHW.shape[0]}"

@@ -21,8 +21,9 @@ from core.nets.advice import advise
 from core.nets.build import Component
 from core.nets.components.losses import DEFAULT_LOSSES
 from core.nets.decode import decode_struct
-from core.nets.faults import fault
+from core.nets.faults import MAX_ERRORS, MAX_MESSAGE, fault
 from core.nets.images import Images, image_shapes, resolve_images
+from core.nets.inplace import check_inplace
 from core.nets.memory import SavedTensors, net_bytes
 from core.nets.objective import check_loss, check_metrics, check_output
 from core.nets.steps import steps_per_epoch
@@ -93,6 +94,8 @@ def check(raw: object, source: Source, *, max_parameters: int = MAX_PARAMETERS) 
         walked = walk(components.model, x, max_parameters, errors)
         if walked is not None:
             _check_end(walked, loss, targets, manifest, saved, errors)
+    if walked is not None and not errors:
+        check_inplace(walked, x, errors)
     if errors or walked is None:
         raise _invalid(errors)
 
@@ -169,8 +172,17 @@ def _resolve_inputs(
         prepared = resolve_prepare(spec.prepare, targets.inputs, manifest, errors)
         inputs = _Inputs((prepared.width,), prepared.components, None)
     else:
-        inputs = _Inputs(tuple(manifest.features[targets.inputs[0]].shape), [], None)
+        inputs = _array_inputs(targets.inputs[0], manifest, errors)
     return inputs if len(errors) == before else None
+
+
+def _array_inputs(name: str, manifest: Manifest, errors: list[ProblemError]) -> _Inputs | None:
+    shape = tuple(manifest.features[name].shape)
+    if shape:
+        return _Inputs(shape, [], None)
+    message = f"{name!r} holds one number a row, and a net takes [batch, features]; upload it as [rows, 1]."
+    fault(errors, "/inputs", "shape", message)
+    return None
 
 
 def _training_rows(spec: JobSpec, manifest: Manifest, errors: list[ProblemError]) -> int | None:
@@ -208,6 +220,10 @@ def _memory_bytes(walked: Walked, saved: SavedTensors, state_per_parameter: floa
 
 
 def _invalid(errors: list[ProblemError]) -> Invalid:
+    # Messages quote the spec, and a spec may hold a string of a mebibyte.
+    errors = [
+        msgspec.structs.replace(error, message=error.message[:MAX_MESSAGE]) for error in errors[:MAX_ERRORS]
+    ]
     if len(errors) == 1:
         return Invalid(f"The spec can't run: {errors[0].message}", errors=errors)
     return Invalid(f"The spec can't run: {len(errors)} errors, each with its pointer.", errors=errors)

@@ -8,7 +8,7 @@ from pathlib import Path
 import obstore
 from obstore.store import S3Store, from_url
 
-
+from core.storage.keys import path_below
 
 PIECE_BYTES = 8 * 1024 * 1024
 
@@ -20,14 +20,16 @@ class RemoteStorage:
         if not isinstance(store, S3Store):
             raise ValueError(f"MODELYARD_STORAGE_URL: expected s3://, got {url}")
         self._store = store
-        self._cache = cache
+        self._cache = cache.resolve()
 
     def adopt(self, key: str, path: Path) -> None:
+        cached = path_below(self._cache, key)
         obstore.put(self._store, key, path)  # multipart for large files; returns once it is stored
+        cached.unlink(missing_ok=True)
         path.unlink()
 
     def fetch(self, key: str) -> Path:
-        target = self._cache / key
+        target = path_below(self._cache, key)
         if target.is_file():
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +55,7 @@ class RemoteStorage:
         return True
 
     def delete(self, key: str) -> None:
-        (self._cache / key).unlink(missing_ok=True)
+        path_below(self._cache, key).unlink(missing_ok=True)
         obstore.delete(self._store, key)
 
     def list(self, prefix: str) -> Iterator[str]:

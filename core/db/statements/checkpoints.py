@@ -36,7 +36,7 @@ def versions_using(checkpoint_ids: list[str]) -> Select[str]:
     return select(Version.checkpoint_id).where(Version.checkpoint_id.in_(checkpoint_ids))
 
 
-def files_of(job_id: str) -> Select[tuple[str, str]]:
+def files_of(job_id: str) -> Select[str, str]:
     """Storage keys of every checkpoint of a job: weights, state."""
     return select(Checkpoint.weights_key, Checkpoint.state_key).where(Checkpoint.job_id == job_id)
 

@@ -85,7 +85,7 @@ def claimable_jobs(now: datetime) -> Select[str, int]:
     )
 
 
-def unwanted_jobs() -> Select[tuple[str]]:
+def unwanted_jobs() -> Select[str]:
     """Queued, but cancelled in the moment they came back to the queue: no worker claims them."""
     return select(Job.id).where(Job.state == JobState.QUEUED, Job.wanted == Wanted.CANCEL)
 

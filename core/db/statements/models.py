@@ -49,13 +49,13 @@ def next_number(owner: str, model: str) -> Select[int]:
     )
 
 
-def versions_of_job(job_id: str) -> Select[tuple[str, int]]:
+def versions_of_job(job_id: str) -> Select[str, int]:
     return select(Version.model, Version.version).where(Version.job_id == job_id)
 
 
-def summaries(owner: str, models: list[str]) -> Select[tuple[str, datetime, int | None]]:
+def summaries(owner: str, models: list[str]) -> Select[str, datetime, int | None]:
     """Of each model: its name, when its first version was made, its newest ready version."""
-    ready = case((Version.state == READY, Version.version))
+    ready = case((Version.state == READY, Version.version), else_=None)
     return (
         select(Version.model, func.min(Version.created_at), func.max(ready))
         .where(Version.owner == owner, Version.model.in_(models))

@@ -1,0 +1,262 @@
+"""Plans: every default filled in, sizes inferred, counts that equal torch's own."""
+
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from torch import nn
+
+from core.data.manifest import Manifest
+from core.errors import Invalid
+from core.nets.build import build_loss, build_net, build_optimizer
+from core.nets.plan import Checked, Source, check
+from core.nets.steps import steps_per_epoch
+from modelyard.specs import JobSpec
+from tests.manifests import arrays, images, table
+
+MLP = [
+    {"type": "Flatten"},
+    {"type": "Linear", "out_features": 512},
+    {"type": "ReLU"},
+    {"type": "Linear", "out_features": 512},
+    {"type": "ReLU"},
+    {"type": "Linear", "out_features": 10},
+]
+CNN = [
+    {"type": "Conv2d", "out_channels": 16, "kernel_size": 3, "padding": 1, "bias": False},
+    {"type": "BatchNorm2d"},
+    {"type": "ReLU"},
+    {"type": "MaxPool2d", "kernel_size": 2},
+    {"type": "Flatten"},
+    {"type": "Dropout", "p": 0.2},
+    {"type": "Linear", "out_features": 10},
+]
+
+
+def job(layers: list[dict[str, Any]], **fields: Any) -> dict[str, Any]:
+    return {"name": "m", "dataset": "d", "model": {"type": "Sequential", "layers": layers}} | fields
+
+
+def plan(raw: dict[str, Any], manifest: Manifest) -> Checked:
+    return check(raw, Source("d@3", manifest))
+
+
+def test_a_small_job_comes_back_with_every_default_and_inferred_size() -> None:
+    checked = plan(job(MLP), images())
+    spec = checked.spec
+    assert spec["dataset"] == "d@3"
+    assert spec["task"] == "classification"
+    assert spec["inputs"] == ["image"]
+    assert spec["target"] == "label"
+    assert spec["model"]["layers"][1] == {
+        "type": "Linear",
+        "in_features": 784,
+        "out_features": 512,
+        "bias": True,
+    }
+    assert spec["loss"]["type"] == "CrossEntropyLoss"
+    assert spec["optimizer"]["type"] == "AdamW"
+    assert spec["optimizer"]["lr"] == 0.001
+    assert spec["scheduler"] is None
+    assert spec["metrics"] == ["accuracy"]
+    assert spec["trainer"]["batch_size"] == 64
+    to_float = {"type": "ToDtype", "dtype": "float32", "scale": True}
+    assert spec["transforms"] == {"train": [to_float], "eval": [to_float]}
+    assert checked.plan.spec is spec
+
+
+def test_layers_carry_path_shape_and_parameters() -> None:
+    layers = plan(job(MLP), images()).plan.layers
+    assert [layer.path for layer in layers] == ["0", "1", "2", "3", "4", "5"]
+    assert [layer.output_shape for layer in layers][:2] == [[64, 784], [64, 512]]
+    assert [layer.parameters for layer in layers] == [0, 401_920, 0, 262_656, 0, 5_130]
+
+
+def test_paths_are_the_prefixes_of_state_dict_keys() -> None:
+    raw = job([{"type": "Flatten"}, {"type": "Sequential", "layers": MLP[1:]}])
+    checked = plan(raw, images())
+    keys = build_net(checked.spec["model"]).state_dict()
+    weighted = {layer.path for layer in checked.plan.layers if layer.parameters}
+    assert weighted == {key.rpartition(".")[0] for key in keys} == {"1.0", "1.2", "1.4"}
+
+
+@pytest.mark.parametrize(("layers", "channels"), [(MLP, 1), (CNN, 3)])
+def test_parameters_are_those_of_the_net_that_is_built(layers: list[dict[str, Any]], channels: int) -> None:
+    checked = plan(job(layers), images(channels=channels))
+    net = build_net(checked.spec["model"])
+    assert checked.plan.parameters == sum(p.numel() for p in net.parameters())
+    assert checked.plan.trainable == checked.plan.parameters
+
+
+def test_the_resolved_spec_checked_again_is_the_same() -> None:
+    fields = {
+        "transforms": {"train": [{"type": "RandomRotation", "degrees": 10}, {"type": "Grayscale"}]},
+        "scheduler": {"type": "CosineAnnealingLR", "T_max": 5},
+        "optimizer": {"type": "SGD", "lr": 0.1},
+    }
+    once = plan(job(CNN, **fields), images(channels=3)).spec
+    again = plan(once, images(channels=3)).spec
+    assert again == once
+    assert msgspec.to_builtins(msgspec.convert(once, JobSpec)) == once
+
+
+def test_checking_does_not_change_the_spec_that_came() -> None:
+    raw = job(CNN, transforms={"train": [{"type": "Grayscale"}]})
+    before = msgspec.json.encode(raw)
+    plan(raw, images(channels=3))
+    assert msgspec.json.encode(raw) == before
+
+
+def test_checking_draws_nothing_from_torch_s_generator() -> None:
+    torch.manual_seed(9)
+    expected = torch.rand(2)
+    torch.manual_seed(9)
+    plan(job(CNN, transforms={"train": [{"type": "RandomRotation", "degrees": 10}]}), images(channels=3))
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_eval_left_out_is_train_without_its_random_transforms() -> None:
+    train = [
+        {"type": "Resize", "size": [14, 14]},
+        {"type": "RandomHorizontalFlip"},
+        {"type": "Normalize", "mean": [0.1], "std": [0.3]},
+    ]
+    resolved = plan(job(MLP, transforms={"train": train}), images()).plan.transforms
+    assert [c["type"] for c in resolved.train] == ["Resize", "RandomHorizontalFlip", "ToDtype", "Normalize"]
+    assert [c["type"] for c in resolved.eval] == ["Resize", "ToDtype", "Normalize"]
+
+
+def test_images_of_differing_sizes_meet_in_one_after_a_resize() -> None:
+    sizes = [(20, 30, 50), (30, 20, 40), (7, 9, 10)]
+    fields = {"transforms": {"train": [{"type": "Resize", "size": [8, 8]}]}}
+    layers = plan(job(MLP, **fields), images(sizes=sizes)).plan.layers
+    assert layers[0].output_shape == [64, 64]
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("has_batch_norm", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "batch_size", "kept", "dropped", "merged"),
+    [(100, 10, 10, 10, 10), (101, 10, 11, 10, 10), (102, 10, 11, 10, 11), (5, 10, 1, 1, 1), (1, 10, 1, 1, 1)],
+)
+def test_steps_count_the_batches_of_an_epoch(
+    rows: int, batch_size: int, kept: int, dropped: int, merged: int, drop_last: bool, has_batch_norm: bool
+) -> None:
+    expected = dropped if drop_last else merged if has_batch_norm else kept
+    assert steps_per_epoch(rows, batch_size, drop_last=drop_last, has_batch_norm=has_batch_norm) == expected
+
+
+def test_a_tenth_of_train_is_set_aside_unless_the_dataset_has_a_val_split() -> None:
+    fields = {"trainer": {"batch_size": 100, "epochs": 3}}
+    without = plan(job(MLP, **fields), images(splits={"train": 1000, "test": 50})).plan
+    assert (without.steps_per_epoch, without.steps) == (9, 27)
+    with_val = plan(job(MLP, **fields), images(splits={"train": 1000, "val": 50})).plan
+    assert (with_val.steps_per_epoch, with_val.steps) == (10, 30)
+
+
+def test_a_batch_is_no_larger_than_the_training_rows() -> None:
+    layers = plan(job(MLP), images(splits={"train": 20})).plan.layers
+    assert layers[0].output_shape == [18, 784]
+
+
+def test_a_table_reaches_the_net_as_its_prepared_columns() -> None:
+    checked = plan(job([{"type": "Linear", "out_features": 1}]), table())
+    assert checked.spec["task"] == "regression"
+    assert checked.spec["loss"]["type"] == "MSELoss"
+    assert checked.spec["metrics"] == ["r2", "mae"]
+    assert checked.spec["inputs"] == ["age", "height", "city"]
+    # two numbers and a column of two cities
+    assert checked.spec["model"]["layers"][0]["in_features"] == 4
+    assert [component["type"] for component in checked.spec["prepare"]]
+    assert checked.spec["transforms"] == {"train": [], "eval": []}
+
+
+def test_a_regression_may_end_with_a_column_or_a_row_of_numbers() -> None:
+    for end in ([], [{"type": "Flatten", "start_dim": 0}]):
+        plan(job([{"type": "Linear", "out_features": 1}, *end]), table())
+
+
+def test_uint8_matrices_in_arrays_are_images_of_one_channel() -> None:
+    checked = plan(job(CNN), arrays([8, 8], "uint8", classes=[str(i) for i in range(10)]))
+    assert checked.spec["model"]["layers"][0]["in_channels"] == 1
+    assert checked.spec["transforms"]["train"][0]["type"] == "ToDtype"
+
+
+def test_float_arrays_reach_the_net_as_they_are() -> None:
+    checked = plan(job([{"type": "Linear", "out_features": 3}]), arrays([5], classes=["a", "b", "c"]))
+    assert checked.spec["model"]["layers"][0]["in_features"] == 5
+    assert checked.spec["transforms"]["train"] == []
+
+
+def test_a_single_layer_is_a_net() -> None:
+    raw = job([]) | {"model": {"type": "Linear", "out_features": 1}}
+    checked = plan(raw, table())
+    assert [layer.path for layer in checked.plan.layers] == [""]
+    assert list(build_net(checked.spec["model"]).state_dict()) == ["weight", "bias"]
+
+
+def saved_bytes(net: nn.Module, loss: nn.Module, x: torch.Tensor, y: torch.Tensor) -> int:
+    """What autograd really keeps for the backward pass of a real batch, parameters aside."""
+    storages: dict[int, torch.UntypedStorage] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss(net(x), y)
+    for parameter in net.parameters():
+        storages.pop(parameter.untyped_storage().data_ptr(), None)
+    return sum(storage.nbytes() for storage in storages.values())
+
+
+@pytest.mark.parametrize(("layers", "channels"), [(MLP, 1), (CNN, 3)])
+@pytest.mark.parametrize("optimizer", [{"type": "SGD"}, {"type": "SGD", "momentum": 0.9}, {"type": "Adam"}])
+def test_memory_is_within_a_quarter_of_what_a_real_step_keeps(
+    layers: list[dict[str, Any]], channels: int, optimizer: dict[str, Any]
+) -> None:
+    checked = plan(job(layers, optimizer=optimizer), images(channels=channels))
+    net = build_net(checked.spec["model"])
+    x_BCHW, y_B = torch.rand(64, channels, 28, 28), torch.arange(64) % 10
+    loss = build_loss(checked.spec["loss"])
+    made = build_optimizer(checked.spec["optimizer"], net)
+    activations = saved_bytes(net, loss, x_BCHW, y_B)
+    loss(net(x_BCHW), y_B).backward()
+    made.step()
+    parameters = sum(p.numel() * 4 for p in net.parameters())
+    state = sum(t.numel() * 4 for s in made.state.values() for t in s.values() if torch.is_tensor(t))
+    measured = 2 * parameters + state + activations
+    assert checked.plan.memory_bytes == pytest.approx(measured, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("layers", "word"),
+    [
+        ([*MLP, {"type": "Softmax"}], "Softmax before CrossEntropyLoss"),
+        ([*MLP, {"type": "ReLU"}], "ReLU before CrossEntropyLoss"),
+        ([MLP[0], MLP[1], MLP[5]], "two linear maps are one"),
+    ],
+)
+def test_a_spec_that_runs_but_learns_badly_is_warned(layers: list[dict[str, Any]], word: str) -> None:
+    warnings = plan(job(layers), images()).plan.warnings
+    assert len(warnings) == 1
+    assert word in warnings[0]
+
+
+def test_a_sound_spec_has_no_warnings() -> None:
+    assert plan(job(MLP), images()).plan.warnings == []
+    assert plan(job(CNN), images(channels=3)).plan.warnings == []
+
+
+def test_classes_without_training_rows_are_named() -> None:
+    manifest = images(classes=["a", "b", "c"], class_counts={"train": [5, 0, 7]})
+    warnings = plan(job([{"type": "Flatten"}, {"type": "Linear", "out_features": 3}]), manifest).plan.warnings
+    assert "'b'" in warnings[0]
+
+
+def test_more_parameters_than_allowed_are_refused() -> None:
+    with pytest.raises(Invalid) as caught:
+        check(job(MLP), Source("d@3", images()), max_parameters=500_000)
+    assert [error.pointer for error in caught.value.errors] == ["/model/layers/3"]
+    assert "500000" in caught.value.errors[0].message

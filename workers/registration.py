@@ -1,0 +1,147 @@
+"""A trained net becomes a version: its golden samples, its manifest, and the proof that both hold.
+
+The chosen weights are read back from disk through `core.predict`, which answers the golden samples as
+users will send them; what the live net answered over the training's own data path stands beside it.
+"""
+
+import base64
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from core.data.manifest import Kind, Manifest
+from core.data.targets import Targets
+from core.nets import artifacts
+from core.nets.artifacts import Golden, VersionManifest
+from core.nets.transforms import Pipeline
+from core.predict import Predictor
+from core.storage.durable import describe
+from modelyard.specs import JobSpec, Signature
+from modelyard.specs import Tensor as TensorInfo
+from workers import trainer
+from workers.loaders import Batches, Rows, raw_instance
+from workers.messages import Register, Verified
+from workers.trainer import Training
+
+# G golden samples, C classes or targets
+
+GOLDEN_SAMPLES = 16
+#: How far the replay of a golden sample may be from what the trained net answered: float32 sums taken
+#: in another order differ by a few 1e-6.
+TOLERANCE = 1e-4
+#: Evaluation keeps no gradients, so its batches are at least this large.
+EVALUATION_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Data:
+    """The dataset as the spec reads it."""
+
+    arrow: Path
+    manifest: Manifest
+    targets: Targets
+    rows: Rows
+    train: Pipeline | None
+    eval: Pipeline | None
+
+    def evaluation(self, index: Tensor, device: torch.device) -> Batches:
+        rows = self.rows
+        return Batches(
+            rows.eval_inputs, rows.targets, index, self.eval, EVALUATION_ROWS, seed=0, device=device
+        )
+
+
+def golden_outputs(training: Training, data: Data) -> Tensor:
+    """[G, C] what the live net answers to the golden rows, in fp32 as serving runs."""
+    training.net.eval()
+    index = data.rows.validation[:GOLDEN_SAMPLES]
+    with torch.inference_mode():
+        batches = data.evaluation(index, training.device)
+        outputs_GC = torch.cat([training.net(batch.inputs) for batch in batches.in_order()])
+        if data.targets.task == "classification":
+            outputs_GC = outputs_GC.softmax(dim=1)
+    return outputs_GC.reshape(len(index), -1).double().cpu()
+
+
+def verify(chosen: Register, spec: JobSpec, training: Training, data: Data, scratch: Path) -> Verified:
+    """Writes the version's manifest into scratch and replays it with the chosen weights."""
+    golden_GC: Tensor = artifacts.load(Path(chosen.state))["golden"]
+    manifest = version_manifest(golden_GC, spec, data)
+    path = scratch / "manifest.json"
+    path.write_bytes(msgspec.json.encode(manifest))
+    predictor = Predictor.load(path, Path(chosen.weights))
+    difference = predictor.replay()
+    test_metrics: dict[str, float] = {}
+    if len(data.rows.test):
+        # Serving runs in fp32: so is the test split measured.
+        served = dataclasses.replace(training, net=predictor.net.to(training.device), autocast=None)
+        test_metrics = trainer.evaluate(served, data.evaluation(data.rows.test, training.device), "test")
+    return Verified(
+        manifest=describe(path),
+        task=manifest.task,
+        signature=msgspec.to_builtins(manifest.signature),
+        classes=manifest.classes,
+        transforms=manifest.transforms,
+        test_metrics=test_metrics,
+        difference=difference,
+        tolerance=TOLERANCE,
+    )
+
+
+def version_manifest(golden_GC: Tensor, spec: JobSpec, data: Data) -> VersionManifest:
+    feature = data.manifest.features[data.targets.inputs[0]]
+    is_array = data.manifest.kind is Kind.ARRAYS
+    return VersionManifest(
+        task=data.targets.task,
+        kind=data.manifest.kind,
+        model=spec.model,
+        row_shape=list(data.rows.eval_inputs.shape[1:]),
+        classes=data.targets.classes,
+        transforms=spec.transforms.eval or [],
+        prepare=data.rows.prepared,
+        signature=signature(data, golden_GC.shape[1]),
+        golden=golden_samples(golden_GC, data),
+        tolerance=TOLERANCE,
+        image_mode=data.manifest.image_mode,
+        raw_shape=feature.shape if is_array else None,
+        raw_dtype=feature.dtype if is_array else None,
+    )
+
+
+def golden_samples(golden_GC: Tensor, data: Data) -> list[Golden]:
+    samples = []
+    rows = data.rows.validation[: len(golden_GC)].tolist()
+    for row, outputs in zip(rows, golden_GC.tolist(), strict=True):
+        instance: Any = raw_instance(data.arrow, data.manifest, data.targets.inputs, row)
+        if isinstance(instance, bytes):
+            instance = base64.b64encode(instance).decode()
+        samples.append(Golden(instance, outputs))
+    return samples
+
+
+def signature(data: Data, num_outputs: int) -> Signature:
+    """Inputs as a client sends them, in the words of the Open Inference Protocol; -1 is the batch."""
+    features = data.manifest.features
+    match data.manifest.kind:
+        case Kind.IMAGES:
+            inputs = [TensorInfo("input", "UINT8", [-1, *features["image"].shape])]
+        case Kind.ARRAYS:
+            feature = features[data.targets.inputs[0]]
+            inputs = [TensorInfo("input", _datatype(feature.dtype), [-1, *feature.shape])]
+        case Kind.TABLE:
+            inputs = [TensorInfo(name, _datatype(features[name].dtype), [-1]) for name in data.targets.inputs]
+    if data.targets.task == "classification":
+        return Signature(
+            inputs, [TensorInfo("scores", "FP32", [-1, num_outputs]), TensorInfo("label", "BYTES", [-1])]
+        )
+    return Signature(inputs, [TensorInfo("value", "FP32", [-1, num_outputs])])
+
+
+def _datatype(dtype: str) -> str:
+    names = {"string": "BYTES", "bool": "BOOL", "float16": "FP16", "float32": "FP32", "float64": "FP64"}
+    return names.get(dtype, dtype.upper())
