@@ -43,6 +43,9 @@ def make_celery(settings: Settings) -> Celery:
             "socket_connect_timeout": 5,
             "health_check_interval": 25,
             "retry_on_timeout": False,
+            # A wake-up that cannot be sent fails at once: whoever sends it tries again.
+            "max_retries": 1,
+            "interval_start": 0,
         },
     )
     return app

@@ -89,7 +89,7 @@ def _commit(house: House, dataset: Dataset, out: Path) -> None:
     prefix = f"datasets/{dataset.id}/{dataset.fence}"
     house.storage.adopt(f"{prefix}/data.arrow", out / "data.arrow")
     house.storage.adopt(f"{prefix}/manifest.json", out / "manifest.json")
-    _end(house, dataset, state="ready", manifest=msgspec.to_builtins(checked), format=checked.format)
+    _end(house, dataset, state="ready", manifest=msgspec.to_builtins(checked))
 
 
 def _end(house: House, dataset: Dataset, *, state: str, **values: Any) -> None:

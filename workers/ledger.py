@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from core.db.models import Checkpoint, Job, Metric, utc_now
 from core.db.statements import checkpoints, jobs, leases
-from modelyard.specs import JobError, JobErrorCode, JobState
+from modelyard.specs import JobError, JobErrorCode, JobState, Wanted
 from workers.house import House
 from workers.messages import EpochEnded, Started, Stepped
 
@@ -143,6 +143,8 @@ class Ledger:
             job = self.lock(session)
             if error is not None:
                 job.error = msgspec.to_builtins(error)
+            if state is JobState.QUEUED and job.wanted == Wanted.CANCEL:
+                state = JobState.CANCELLED  # a queued job that nobody wants would never be claimed
             session.add(jobs.move(job, state, reason, utc_now()))
             session.commit()
 

@@ -3,6 +3,7 @@
 Whoever iterates decides what to do with a report; stopping is `break`.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -136,13 +137,12 @@ def evaluate(training: Training, batches: Batches, prefix: str) -> dict[str, flo
 
 
 def require_finite(cursor: Cursor) -> float:
-    """The epoch's mean loss so far. A host-device sync."""
-    loss = cursor.train_loss
-    if not torch.isfinite(torch.tensor(loss)):
-        raise NonFiniteLoss(
-            f"the training loss became {loss} in epoch {cursor.epoch + 1}, by step {cursor.step}"
-        )
-    return loss
+    """The epoch's mean loss so far. A host-device sync. Raises NonFiniteLoss."""
+    loss_mean = cursor.train_loss
+    if not math.isfinite(loss_mean):
+        where = f"in epoch {cursor.epoch + 1}, by step {cursor.step}"
+        raise NonFiniteLoss(f"the training loss became {loss_mean} {where}")
+    return loss_mean
 
 
 def state_of(training: Training, cursor: Cursor) -> dict[str, Any]:

@@ -1,0 +1,55 @@
+# Needs Python >= 3.11 and make. Everything else comes into .venv from the package index, as constraints.txt pins it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MADE := $(VENV)/made.stamp
+SERVER := $(VENV)/server.stamp
+DEV := $(VENV)/dev.stamp
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test test-deep check fix
+
+help: ## say what each target does
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-10s %s\n", $$1, $$2}'
+
+demo: $(SERVER) ## train a small CNN on scikit-learn's digits and ask it, over HTTP
+	$(BIN)/python -m examples.digits.demo
+
+up: $(SERVER) ## start the embedded stack in ~/.modelyard and stay; Ctrl-C stops it
+	$(BIN)/python -m deploy.local
+
+test: $(DEV) ## run the whole suite but its long tests, at most 10 minutes on two cores
+	$(BIN)/pytest tests -m 'not deep'
+
+test-deep: $(DEV) ## run the long tests
+	$(BIN)/pytest tests -m deep
+
+check: $(DEV) ## format, lint, types, import contracts; changes nothing
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(DEV) ## format and lint, changing files
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+$(SERVER): pyproject.toml constraints.txt | $(MADE)
+	@echo "installing the server; the first time takes some minutes (torch is large)"
+	$(INSTALL) '.[server,demo]'
+	@touch $@
+
+$(DEV): pyproject.toml constraints.txt | $(MADE)
+	@echo "installing the server and its tests; the first time takes some minutes (torch is large)"
+	$(INSTALL) '.[server,demo,dev]'
+	@touch $(SERVER) $@
+
+$(MADE):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "expected Python >= 3.11, found: $$($(PYTHON) --version 2>&1)." \
+	       "Install one and name it, for example: make PYTHON=python3.12 $(MAKECMDGOALS)"; \
+	  exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@

@@ -1,0 +1,1 @@
+"""Measurements against bars, each a module to run with `python -m`."""

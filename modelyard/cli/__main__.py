@@ -1,0 +1,5 @@
+"""`python -m modelyard.cli`."""
+
+from modelyard.cli.app import main
+
+main()

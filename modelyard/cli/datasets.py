@@ -1,0 +1,183 @@
+"""`modelyard datasets`: upload, look at and delete what is trained on."""
+
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from modelyard.cli.files import write_whole
+from modelyard.cli.session import AsJson, Session, Shared
+from modelyard.specs import Dataset, DatasetState
+
+app = App(name="datasets", help="Upload, look at and delete what is trained on.")
+
+
+@app.command
+def push(
+    name: str,
+    file: Path,
+    *,
+    format: str = "auto",
+    wait: bool = True,
+    as_json: AsJson = False,
+    session: Shared,
+) -> None:
+    """Upload a file, or a folder, as a new version of a dataset.
+
+    Args:
+        name: the dataset's name
+        file: an archive, a table, an .npz, or a folder, which is zipped first
+        format: auto, image_folder, image_csv, table or arrays
+        wait: return when the rows can be trained on, and fail where they cannot be read
+    """
+    with session.client() as client:
+        with _upload_bar() as bar:
+            task = bar.add_task(f"uploading {name}", total=None)
+            dataset = client.datasets.push(
+                name,
+                file,
+                format=format,
+                wait=False,
+                on_progress=lambda sent, total: bar.update(task, completed=sent, total=total),
+            )
+        if wait and dataset.state is DatasetState.PROCESSING:
+            session.remark(f"{name}@{dataset.version} is uploaded; reading its rows")
+        if wait:
+            dataset = client.datasets.wait(dataset.name, dataset.version)
+    _show(session, dataset, as_json)
+
+
+@app.command(name="list")
+def list_(*, limit: int = 50, as_json: AsJson = False, session: Shared) -> None:
+    """The newest version of every dataset.
+
+    Args:
+        limit: show so many at most
+    """
+    with session.client() as client:
+        found = list(islice(client.datasets.list(), limit))
+    if as_json:
+        session.show_json(found)
+        return
+    session.show_table(
+        ("name", "version", "state", "format", "rows", "bytes", "created"),
+        ((d.name, d.version, d.state, d.format, d.num_samples, d.bytes, d.created_at) for d in found),
+    )
+
+
+@app.command
+def show(name: str, *, version: int | None = None, as_json: AsJson = False, session: Shared) -> None:
+    """One dataset: its splits, classes and columns.
+
+    Args:
+        name: the dataset's name
+        version: the newest, where it is left out
+    """
+    with session.client() as client:
+        _show(session, client.datasets.get(name, version), as_json)
+
+
+@app.command
+def samples(
+    name: str, *, split: str = "train", limit: int = 9, as_json: AsJson = False, session: Shared
+) -> None:
+    """The first rows of a split.
+
+    Args:
+        name: the dataset's name
+        split: train, val or test
+        limit: so many rows
+    """
+    with session.client() as client:
+        found = client.datasets.samples(name, split, limit)
+    if as_json:
+        session.show_json(found)
+        return
+    columns = list(found.items[0].values) if found.items else []
+    session.show_table(
+        ("row", *columns),
+        ((s.index, *(_short(s.values.get(column)) for column in columns)) for s in found.items),
+    )
+
+
+@app.command
+def preview(
+    name: str,
+    *,
+    output: Annotated[Path, Parameter(name=("--output", "-o"))],
+    rows: int = 3,
+    cols: int = 3,
+    session: Shared,
+) -> None:
+    """A grid of images with their labels, as a PNG.
+
+    Args:
+        name: the dataset's name
+        output: the file to write
+        rows: images down
+        cols: images across
+    """
+    with session.client() as client:
+        write_whole(output, client.datasets.preview(name, rows, cols))
+    session.say(str(output))
+
+
+@app.command
+def delete(name: str, version: int, *, session: Shared) -> None:
+    """Give the bytes of one version back.
+
+    Args:
+        name: the dataset's name
+        version: the version to delete
+    """
+    with session.client() as client:
+        client.datasets.delete(name, version)
+    session.say(f"deleted {name}@{version}")
+
+
+def _show(session: Session, dataset: Dataset, as_json: bool) -> None:
+    if as_json:
+        session.show_json(dataset)
+        return
+    session.show_fields(
+        (
+            ("dataset", f"{dataset.name}@{dataset.version}"),
+            ("id", dataset.id),
+            ("state", dataset.state),
+            ("format", dataset.format),
+            ("bytes", dataset.bytes),
+            ("sha256", dataset.sha256),
+            ("splits", dict(dataset.splits)),
+            ("classes", dataset.classes),
+            ("features", {name: f"{f.dtype} {f.shape}" for name, f in dataset.features.items()}),
+            ("error", dataset.error.detail if dataset.error else None),
+            ("created", dataset.created_at),
+        )
+    )
+
+
+def _short(value: object) -> object:
+    """Pixels fill screens; say that they are there."""
+    return "[…]" if isinstance(value, list) and value and isinstance(value[0], list) else value
+
+
+def _upload_bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not Console(stderr=True).is_terminal,
+    )

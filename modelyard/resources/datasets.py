@@ -1,0 +1,118 @@
+"""Datasets: a name with immutable versions."""
+
+import time
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from modelyard.errors import DatasetFailed
+from modelyard.resources.uploads import OnProgress, Source, Upload, open_upload
+from modelyard.specs import Dataset, DatasetState, Samples
+from modelyard.transport import calls
+from modelyard.transport.calls import path
+from modelyard.transport.resource import R, Resource, operation, streaming
+from modelyard.transport.story import Call, InThread, Story, Stream
+
+
+class Datasets(Resource[R]):
+    """`client.datasets`."""
+
+    @operation
+    def push(
+        self,
+        name: str,
+        source: Source,
+        format: str = "auto",
+        options: dict[str, Any] | None = None,
+        wait: bool = True,
+        on_progress: OnProgress | None = None,
+    ) -> Story[Dataset]:
+        """Upload a new version of `name`; the same bytes again give the version that is there.
+
+        A file is streamed from disk; a folder is zipped to a temporary file first. With `wait`, returns
+        when the rows can be trained on. Raises DatasetFailed where they cannot be read; OSError.
+        """
+        upload: Upload = yield InThread(lambda: open_upload(source, on_progress))
+        try:
+            params = {"format": format}
+            if options is not None:
+                params["options"] = msgspec.json.encode(options).decode()
+            call = Call(
+                method="PUT",
+                path=path("/v1/datasets/{}", name),
+                params=params,
+                headers=_headers(upload),
+                content=upload,
+                is_repeatable=True,
+            )
+            dataset = yield from self._fetch(call, Dataset)
+        finally:
+            upload.close()
+        if wait:
+            return (yield from self._ingested(dataset))
+        return dataset
+
+    @operation
+    def get(self, name: str, version: int | None = None, wait_s: float | None = None) -> Story[Dataset]:
+        """The newest version, or the one named. With `wait_s` (at most 30) the answer is held until the
+        dataset is no longer `processing`."""
+        return (yield from self._get(name, version, wait_s))
+
+    @operation
+    def wait(self, name: str, version: int) -> Story[Dataset]:
+        """Returns the version once it is `ready`. Raises DatasetFailed where its rows cannot be read."""
+        return (yield from self._ingested((yield from self._get(name, version, None))))
+
+    @streaming
+    def list(self) -> Stream[Dataset]:
+        """The newest version of every dataset, newest first."""
+        yield from self._pages(calls.get("/v1/datasets"), Dataset)
+
+    @streaming
+    def versions(self, name: str) -> Stream[Dataset]:
+        """Every version of a dataset, newest first."""
+        yield from self._pages(calls.get(path("/v1/datasets/{}/versions", name)), Dataset)
+
+    @operation
+    def samples(self, name: str, split: str = "train", limit: int = 9) -> Story[Samples]:
+        """The first rows of a split of the newest ready version."""
+        call = calls.get(path("/v1/datasets/{}/samples", name), split=split, limit=limit)
+        return (yield from self._fetch(call, Samples))
+
+    @operation
+    def preview(self, name: str, rows: int = 3, cols: int = 3) -> Story[bytes]:
+        """A PNG: a grid of images with their labels."""
+        reply = yield from self._send(
+            calls.get(path("/v1/datasets/{}/preview.png", name), rows=rows, cols=cols)
+        )
+        return reply.content
+
+    @operation
+    def delete(self, name: str, version: int) -> Story[None]:
+        """Gives the bytes back. Raises Conflict while a job or a model's version needs them."""
+        yield from self._send(calls.delete(path("/v1/datasets/{}/versions/{}", name, version)))
+
+    def _get(self, name: str, version: int | None, wait_s: float | None) -> Story[Dataset]:
+        if version is None:
+            target = path("/v1/datasets/{}", name)
+        else:
+            target = path("/v1/datasets/{}/versions/{}", name, version)
+        return (yield from self._fetch(calls.held(calls.get(target), wait_s), Dataset))
+
+    def _ingested(self, dataset: Dataset) -> Story[Dataset]:
+        while dataset.state is DatasetState.PROCESSING:
+            asked_s = time.monotonic()
+            dataset = yield from self._get(dataset.name, dataset.version, calls.LONG_POLL_S)
+            yield from calls.breathe(asked_s, time.monotonic())
+        if dataset.state is DatasetState.FAILED:
+            raise DatasetFailed(dataset)
+        return dataset
+
+
+def _headers(upload: Upload) -> dict[str, str]:
+    """With the file's name, where it has one, which the service shows and guesses the format by."""
+    headers = {"Content-Type": "application/octet-stream"}
+    if upload.label is not None:
+        headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(upload.label)}"
+    return headers

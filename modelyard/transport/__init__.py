@@ -1,0 +1,1 @@
+"""How the client's calls reach the service: told once as stories, performed by a sync or an async runner."""

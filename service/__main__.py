@@ -1,0 +1,81 @@
+"""`python -m service`: reads the settings, serves HTTP until SIGTERM or Ctrl-C, ends with status 0."""
+
+import signal
+import socket
+import sys
+from types import FrameType
+
+import structlog
+import uvicorn
+
+from core.logs import configure_logs
+from core.settings import Settings
+from service.app import create_app
+from service.edge import Edge
+from service.startup import CannotStart, require_schema
+
+#: Running requests may finish within this time after SIGTERM.
+GRACE_S = 25
+
+log = structlog.stdlib.get_logger()
+
+
+class Server(uvicorn.Server):
+    """Tells the app that it stops before it waits for connections: open event streams end then."""
+
+    def __init__(self, config: uvicorn.Config, edge: Edge) -> None:
+        super().__init__(config)
+        self._edge = edge
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        log.info("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        log.info("stopping", grace_s=GRACE_S)
+        self._edge.begin_stop()
+        await super().shutdown(sockets)
+
+
+def make_server(settings: Settings) -> Server:
+    """Raises CannotStart where the settings or the database do not allow it."""
+    edge = create_app(settings)
+    require_schema(settings)
+    config = uvicorn.Config(
+        edge,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        lifespan="on",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    return Server(config, edge)
+
+
+def main() -> int:
+    settings = Settings()
+    configure_logs(settings)
+    # uvicorn raises the signal that stopped it once more when it is done; by then all is in order.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _ended)
+    try:
+        make_server(settings).run()
+    except CannotStart as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+def _ended(_number: int, _frame: FrameType | None) -> None:
+    return
+
+
+if __name__ == "__main__":
+    sys.exit(main())

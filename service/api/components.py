@@ -1,0 +1,28 @@
+"""`/v1/components`: all that a spec may name."""
+
+from typing import Annotated
+
+from litestar import Controller, get
+from litestar.params import QueryParameter
+
+from core.errors import Invalid
+from core.nets.components import FAMILIES
+from core.nets.registry import catalogue
+from modelyard.specs import ComponentInfo
+from service.auth import Scope, needs
+
+Family = Annotated[str | None, QueryParameter(description=f"one of {', '.join(FAMILIES)}")]
+
+
+class Components(Controller):
+    path = "/v1/components"
+    tags = ("jobs",)
+
+    @get(opt=needs(Scope.READ), sync_to_thread=True)
+    def list_all(self, family: Family = None) -> list[ComponentInfo]:
+        """With parameters, types, defaults and a line of docs."""
+        if family is not None and family not in FAMILIES:
+            raise Invalid(
+                f"family: expected one of {', '.join(FAMILIES)}, got {family[:100]!r}.", code="unknown_family"
+            )
+        return catalogue(family)

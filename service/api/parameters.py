@@ -1,0 +1,20 @@
+"""Path and query parameters that several resources share, with their bounds."""
+
+from typing import Annotated
+
+from litestar.params import PathParameter, QueryParameter
+
+NamePath = Annotated[str, PathParameter(description="a dataset's or model's name")]
+JobPath = Annotated[str, PathParameter(description="a job's id")]
+CheckpointPath = Annotated[str, PathParameter(description="a checkpoint's id")]
+AliasPath = Annotated[str, PathParameter(description="a name for a version, such as `production`")]
+VersionPath = Annotated[int, PathParameter(ge=1, le=2**31 - 1, description="a version's number")]
+
+Limit = Annotated[int, QueryParameter(ge=1, le=200, description="rows of a page")]
+After = Annotated[str | None, QueryParameter(max_length=200, description="the `next` of the page before")]
+Wait = Annotated[
+    float,
+    QueryParameter(ge=0, le=60, description="hold the reply for a change, so many seconds at most"),
+]
+
+DEFAULT_LIMIT = 20

@@ -1,0 +1,85 @@
+"""The app: all wiring on one screen."""
+
+from asyncio import create_task, gather
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from litestar import Litestar
+from litestar.di import Provide
+from litestar.middleware import DefineMiddleware
+
+from core.settings import Settings
+from service.api import (
+    checkpoints,
+    components,
+    datasets,
+    events,
+    health,
+    jobs,
+    models,
+    plans,
+    predictions,
+    samples,
+)
+from service.auth import Authenticate, Keyring, undecided_routes
+from service.edge import Edge
+from service.parts import Parts, open_parts
+from service.problems import answer_problem
+from service.schema import openapi_config
+from service.startup import first_admin_key, require_safe_address
+
+#: Bodies of routes that do not say otherwise.
+MAX_BODY_BYTES = 1024 * 1024
+
+log = structlog.stdlib.get_logger()
+
+
+def create_app(settings: Settings) -> Edge:
+    """The whole service as an ASGI app. Raises CannotStart where the settings do not allow it."""
+    require_safe_address(settings)
+    parts = open_parts(settings)
+    keyring = Keyring(parts.database, is_on=settings.auth == "on")
+    app = Litestar(
+        route_handlers=[
+            datasets.Datasets,
+            samples.Samples,
+            plans.Plans,
+            components.Components,
+            jobs.Jobs,
+            events.Events,
+            checkpoints.Checkpoints,
+            models.Models,
+            predictions.Predictions,
+            health.Health,
+        ],
+        dependencies={"parts": Provide(lambda: parts, sync_to_thread=False)},
+        middleware=[DefineMiddleware(Authenticate, keyring=keyring)],
+        exception_handlers={Exception: answer_problem},
+        lifespan=[lambda _app: _running(parts)],
+        openapi_config=openapi_config(),
+        request_max_body_size=MAX_BODY_BYTES,
+        logging_config=None,
+        debug=False,
+    )
+    undecided = undecided_routes(app)
+    assert not undecided, f"these routes name no scope: {undecided}"
+    return Edge(app, parts)
+
+
+@asynccontextmanager
+async def _running(parts: Parts) -> AsyncIterator[None]:
+    settings = parts.settings
+    try:
+        settings.scratch().mkdir(parents=True, exist_ok=True)
+        key_file = await first_admin_key(settings, parts.database)
+        if key_file is not None:
+            log.info("admin_key_written", path=str(key_file))
+        sweeping = create_task(parts.sweeper.run())
+        try:
+            yield
+        finally:
+            sweeping.cancel()
+            await gather(sweeping, return_exceptions=True)
+    finally:
+        await parts.close()

@@ -1,0 +1,100 @@
+"""Reading request bodies: bounded in bytes and in time, decoded strictly, errors with a JSON pointer."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+import msgspec
+from litestar import Request
+
+from core.errors import Invalid, Malformed, TooLarge, UnsupportedMedia
+from modelyard.specs import ProblemError
+
+MIB = 1024 * 1024
+
+AnyRequest = Request[Any, Any, Any]
+
+T = TypeVar("T")
+
+_WHERE = re.compile(r" - at `\$(.*)`$")
+_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
+
+
+async def chunks(request: AnyRequest, *, limit: int, timeout_s: float) -> AsyncIterator[bytes]:
+    """The body as it comes in. Raises TooLarge beyond `limit` (before reading, where the length is
+    announced), Malformed where nothing comes for `timeout_s` or the client leaves."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > limit:
+        raise _too_large(limit, f"{announced} were announced")
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise UnsupportedMedia("A body is taken as it is; send it without Content-Encoding.")
+    received = 0
+    while True:
+        try:
+            async with asyncio.timeout(timeout_s):
+                message = await request.receive()
+        except TimeoutError as error:
+            raise Malformed(
+                f"Nothing of the body came for {timeout_s:g} s; send it again.", code="body_timeout"
+            ) from error
+        if message["type"] != "http.request":
+            raise Malformed("The connection was closed before the body was complete.", code="body_incomplete")
+        received += len(message["body"])
+        if received > limit:
+            raise _too_large(limit, "more came")
+        if message["body"]:
+            yield message["body"]
+        if not message.get("more_body", False):
+            return
+
+
+async def read_body(request: AnyRequest, *, limit: int, timeout_s: float) -> bytes:
+    """A whole small body, all of it within `timeout_s`."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return b"".join([chunk async for chunk in chunks(request, limit=limit, timeout_s=timeout_s)])
+    except TimeoutError as error:
+        raise Malformed(
+            f"The body was not complete after {timeout_s:g} s; send it again.", code="body_timeout"
+        ) from error
+
+
+def require_json(request: AnyRequest) -> None:
+    kind = request.content_type[0]
+    if kind not in ("application/json", ""):
+        raise UnsupportedMedia(f"Expected Content-Type application/json, got {kind[:100]}.")
+
+
+def decode(body: bytes, kind: type[T]) -> T:
+    """Strict: no unknown fields, `"1"` is no integer. Malformed for no JSON, else Invalid with a pointer."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        pointer, message = pointer_of(str(error))
+        raise Invalid(
+            f"The body cannot be taken: {message} (at {pointer or 'its top'}).",
+            errors=[ProblemError(pointer, "invalid", message)],
+        ) from error
+    except msgspec.DecodeError as error:
+        raise Malformed(f"Expected JSON: {error}.") from error
+    except RecursionError as error:
+        raise Malformed("The body nests deeper than can be read; send it flatter.") from error
+
+
+def pointer_of(message: str) -> tuple[str, str]:
+    """msgspec's ``… - at `$.instances[0]` `` as an RFC 6901 pointer, and the message without it. A
+    `[...]` (any element) ends the pointer: msgspec does not say which."""
+    found = _WHERE.search(message)
+    if found is None:
+        return "", message
+    pointer = ""
+    path = found[1]
+    while (step := _STEP.match(path)) is not None:
+        pointer += "/" + (step[1] or step[2]).replace("~", "~0").replace("/", "~1")
+        path = path[step.end() :]
+    return pointer, message[: found.start()]
+
+
+def _too_large(limit: int, came: str) -> TooLarge:
+    return TooLarge(f"This route takes at most {limit} bytes; {came}.")

@@ -1,0 +1,1 @@
+"""The predictor inside the service: loaded models, and the one thread that runs them."""

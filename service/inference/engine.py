@@ -1,0 +1,38 @@
+"""The one thread that runs forwards, and the bound on who may wait for it."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from core.errors import Unavailable
+
+MAX_WAITING = 64
+
+T = TypeVar("T")
+
+
+class Engine:
+    """One forward at a time: torch spreads it over the cores by itself."""
+
+    def __init__(self, *, max_waiting: int = MAX_WAITING) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._waiting = 0
+        self._max_waiting = max_waiting
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Raises Unavailable where too many wait already. Who leaves before their turn is not computed."""
+        if self._waiting >= self._max_waiting:
+            raise Unavailable(
+                f"{self._max_waiting} predictions wait already; send the same request again.",
+                code="overloaded",
+                retry_after_s=1,
+            )
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        finally:
+            self._waiting -= 1
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,82 @@
+"""What handlers work with: opened once, closed once, given to each handler that names it."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from litestar.di import NamedDependency
+from litestar.params import SkipValidation
+
+from core import queue
+from core.db.engines import AsyncDatabase, open_async_database
+from core.db.statements import datasets, jobs
+from core.settings import Settings
+from core.storage import Storage, open_storage
+from service.inference.cache import ModelCache
+from service.inference.engine import Engine
+from service.sweep import Sweeper
+from service.watch import Watcher
+
+#: Plans at once; each holds Python's lock for most of its time.
+PLANNERS = 2
+
+
+@dataclass(frozen=True)
+class Parts:
+    settings: Settings
+    database: AsyncDatabase
+    storage: Storage
+    jobs_watcher: Watcher
+    datasets_watcher: Watcher
+    sweeper: Sweeper
+    models: ModelCache
+    engine: Engine
+    planners: ThreadPoolExecutor
+    stopping: asyncio.Event
+
+    def begin_stop(self) -> None:
+        """Readiness says no, and whoever waits (`?wait=`, event streams) is answered now."""
+        self.stopping.set()
+        self.jobs_watcher.stop()
+        self.datasets_watcher.stop()
+
+    async def close(self) -> None:
+        self.begin_stop()
+        self.sweeper.close()
+        self.engine.close()
+        self.models.close()
+        self.planners.shutdown(wait=False, cancel_futures=True)
+        await self.database.close()
+
+
+#: How a handler asks for them.
+Wired = NamedDependency[SkipValidation[Parts]]
+
+
+def open_parts(settings: Settings) -> Parts:
+    """Connects to nothing yet: the first query and the first wake-up do."""
+    database = open_async_database(settings.resolved_database_url())
+    storage = open_storage(settings.resolved_storage_url(), settings.scratch() / "fetched")
+    return Parts(
+        settings=settings,
+        database=database,
+        storage=storage,
+        jobs_watcher=Watcher(partial(_job_revisions, database)),
+        datasets_watcher=Watcher(partial(_dataset_revisions, database)),
+        sweeper=Sweeper(database, settings, partial(queue.wake, queue.make_celery(settings))),
+        models=ModelCache(settings.model_cache_bytes),
+        engine=Engine(),
+        planners=ThreadPoolExecutor(PLANNERS, thread_name_prefix="plan"),
+        stopping=asyncio.Event(),
+    )
+
+
+async def _job_revisions(database: AsyncDatabase, ids: list[str]) -> dict[str, int]:
+    async with database.read() as session:
+        return dict((await session.execute(jobs.revisions(ids))).all())
+
+
+async def _dataset_revisions(database: AsyncDatabase, ids: list[str]) -> dict[str, int]:
+    async with database.read() as session:
+        return dict((await session.execute(datasets.revisions(ids))).all())

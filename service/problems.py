@@ -1,0 +1,133 @@
+"""From what went wrong to what is answered: one table, one body (RFC 9457), nobody else writes a status."""
+
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, NotFoundException, ValidationException
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from core import errors
+from core.errors import ModelyardError
+from modelyard.specs import Problem, ProblemError
+
+MEDIA_TYPE = "application/problem+json"
+
+#: The one table. A class that is not listed answers as the nearest one above it.
+STATUS: dict[type[ModelyardError], HTTPStatus] = {
+    ModelyardError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.Malformed: HTTPStatus.BAD_REQUEST,
+    errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    errors.Forbidden: HTTPStatus.FORBIDDEN,
+    errors.NotFound: HTTPStatus.NOT_FOUND,
+    errors.Conflict: HTTPStatus.CONFLICT,
+    errors.Gone: HTTPStatus.GONE,
+    errors.PreconditionFailed: HTTPStatus.PRECONDITION_FAILED,
+    errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.UnsupportedMedia: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    errors.Invalid: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+#: A 503 that names no wait of its own.
+DEFAULT_RETRY_AFTER_S = 1
+
+log = structlog.stdlib.get_logger()
+
+
+def answer_problem(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
+    """The exception handler of the whole app."""
+    problem, headers = problem_of(error)
+    if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("unexpected error", method=request.method, path=request.url.path, exc_info=error)
+    elif problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        log.warning("unavailable", code=problem.code, reason=str(error.__cause__ or error))
+    return Response(problem, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def encode_problem(error: Exception) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body, for what is refused before the app sees it."""
+    problem, headers = problem_of(error)
+    return problem.status, headers, msgspec.json.encode(problem)
+
+
+def problem_of(error: Exception) -> tuple[Problem, dict[str, str]]:
+    """The body, and the headers that go with it. Says nothing of our inside."""
+    match error:
+        case ModelyardError():
+            return _of_ours(error)
+        case OperationalError() | InterfaceError() | PoolTimeout():
+            return _of_ours(
+                errors.Unavailable(
+                    "The database does not answer at the moment; send the same request again.",
+                    code="database_unavailable",
+                )
+            )
+        case RecursionError():
+            return _of_ours(errors.Malformed("The body nests deeper than can be read; send it flatter."))
+        case ValidationException():
+            return _of_ours(_of_parameters(error))
+        case NotFoundException():
+            return _of_ours(errors.NotFound("There is no such route; /schema lists all of them."))
+        case HTTPException() if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+            return _of_litestar(error)
+        case _:
+            return _problem(
+                HTTPStatus.INTERNAL_SERVER_ERROR,
+                "internal",
+                "Something failed on our side. The log has it under this request's id.",
+            ), {}
+
+
+def _of_ours(error: ModelyardError) -> tuple[Problem, dict[str, str]]:
+    status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+    headers: dict[str, str] = {}
+    if status is HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+    elif status is HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = str(DEFAULT_RETRY_AFTER_S)
+    return _problem(status, error.code, error.detail, error.errors), headers
+
+
+def _of_litestar(error: HTTPException) -> tuple[Problem, dict[str, str]]:
+    """405, 413, a bad boundary, …: the framework's own, in our words where it has none."""
+    status = HTTPStatus(error.status_code)
+    code = status.name.lower()
+    match status:
+        case HTTPStatus.BAD_REQUEST:
+            code = errors.Malformed.code
+        case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            code = errors.TooLarge.code
+        case _:
+            pass
+    return _problem(status, code, error.detail or status.description), dict(error.headers or {})
+
+
+def _of_parameters(error: ValidationException) -> errors.Invalid:
+    """A query, path or header parameter that cannot be taken. Pointers are for bodies: these have none."""
+    listed = error.extra if isinstance(error.extra, list) else []
+    found = [
+        ProblemError("", "parameter", f"parameter {item.get('key', '?')!r}: {item.get('message', 'invalid')}")
+        for item in listed
+        if isinstance(item, dict)
+    ]
+    said = "; ".join(one.message for one in found) or error.detail
+    return errors.Invalid(f"A parameter cannot be taken: {said}.", code="invalid_parameter", errors=found)
+
+
+def _problem(status: HTTPStatus, code: str, detail: str, listed: list[ProblemError] | None = None) -> Problem:
+    request_id = structlog.contextvars.get_contextvars().get("request_id")
+    return Problem(
+        type=f"urn:modelyard:problem:{code}",
+        title=status.phrase,
+        status=int(status),
+        detail=detail,
+        code=code,
+        instance=f"urn:modelyard:request:{request_id}" if request_id else None,
+        errors=listed or [],
+    )

@@ -1,0 +1,123 @@
+"""What the service takes and gives: OpenAPI 3.1 at /schema/openapi.json, the same as a page at /schema."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from litestar import Litestar, Request, Response, Router, get
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
+from litestar.openapi.spec import (
+    Components,
+    OpenAPIFormat,
+    OpenAPIMediaType,
+    OpenAPIType,
+    Operation,
+    Reference,
+    RequestBody,
+    Schema,
+    SecurityScheme,
+)
+from litestar.routes import HTTPRoute
+
+from core.errors import NotFound
+from modelyard import specs
+from service.auth import OPEN, needs
+from service.page import STYLE, render_page
+from service.problems import MEDIA_TYPE
+
+VERSION = "1"
+PREFIX = "#/components/schemas/"
+
+#: Structs that handlers decode themselves, so that Litestar does not see them in a signature.
+UNSEEN: tuple[type[msgspec.Struct], ...] = (
+    specs.JobSpec,
+    specs.AliasUpdate,
+    specs.PredictRequest,
+    specs.Problem,
+)
+
+_BINARY = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
+
+
+def body(
+    media_type: str, kind: type[msgspec.Struct] | None = None, *, also: Sequence[str] = ()
+) -> type[Operation]:
+    """The `operation_class` of a route that reads its body by itself; `also` are media types of raw bytes."""
+    schema = Reference(ref=PREFIX + kind.__name__) if kind is not None else _BINARY
+    content = {media_type: OpenAPIMediaType(schema=schema)}
+    content |= {other: OpenAPIMediaType(schema=_BINARY) for other in also}
+
+    @dataclass
+    class WithBody(Operation):
+        def __post_init__(self) -> None:
+            self.request_body = RequestBody(content=content, required=True)
+
+    return WithBody
+
+
+def openapi_config() -> OpenAPIConfig:
+    scheme = SecurityScheme(type="http", scheme="bearer", description="Authorization: Bearer mdy_…")
+    return OpenAPIConfig(
+        title="Modelyard",
+        version=VERSION,
+        description="Trains PyTorch models from declarative jobs and serves them.",
+        components=Components(security_schemes={"key": scheme}),
+        use_handler_docstrings=True,
+        render_plugins=[Page(path="/"), Json()],
+        openapi_router=Router(
+            "/schema",
+            route_handlers=[style],
+            include_in_schema=False,
+            opt=needs(OPEN),
+            after_request=_refuse_html_404,
+        ),
+    )
+
+
+class Json(JsonRenderPlugin):
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        return self.render_json(request, complete(openapi_schema, request.app))
+
+
+class Page(OpenAPIRenderPlugin):
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        return render_page(complete(openapi_schema, request.app)).encode()
+
+
+@get("/style.css", media_type="text/css", sync_to_thread=False)
+def style() -> str:
+    return STYLE
+
+
+def complete(schema: dict[str, Any], app: Litestar) -> dict[str, Any]:
+    """Adds what the framework cannot know: bodies that handlers decode, the one shape of every error, the
+    scope of every route. In place; doing it twice changes nothing."""
+    _, components = msgspec.json.schema_components(UNSEEN, ref_template=PREFIX + "{name}")
+    schema["components"].setdefault("schemas", {}).update(components)
+    problem = {
+        "description": "Anything else: a problem (RFC 9457).",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": f"{PREFIX}Problem"}}},
+    }
+    for route in app.routes:
+        path = schema["paths"].get(route.path_format) if isinstance(route, HTTPRoute) else None
+        if not isinstance(route, HTTPRoute) or path is None:
+            continue
+        for method, (handler, _model) in route.route_handler_map.items():
+            operation = path.get(method.lower())
+            if operation is None:
+                continue
+            scope = handler.opt["scope"]
+            operation["security"] = [] if scope is OPEN else [{"key": []}]
+            operation["x-scope"] = str(scope)
+            operation["responses"].pop("400", None)  # the framework's own shape, which is never sent
+            operation["responses"]["default"] = problem
+    return schema
+
+
+async def _refuse_html_404(response: Response[Any]) -> Response[Any]:
+    """The framework answers unknown pages below /schema in HTML; ours is a problem like any other."""
+    if response.status_code == 404:
+        raise NotFound("There is no such page; /schema and /schema/openapi.json are there.")
+    return response

@@ -1,0 +1,106 @@
+"""What must hold before the first request, and the first key. Each refusal says what to do."""
+
+import asyncio
+import ipaddress
+import os
+from pathlib import Path
+from uuid import uuid4
+
+from sqlalchemy import Connection, inspect
+from sqlalchemy.exc import DBAPIError
+
+from core.db.engines import AsyncDatabase, open_database
+from core.db.models import Base, Key, utc_now
+from core.db.statements import keys as statements
+from core.settings import Settings
+from service.auth import DEFAULT_OWNER, Scope
+from service.keys import digest_of, new_key
+
+
+class CannotStart(Exception):
+    """The message is for whoever started the process."""
+
+
+def require_safe_address(settings: Settings) -> None:
+    """Without keys everybody who reaches the port owns everything: loopback only, unless told otherwise."""
+    if settings.auth == "off" and not settings.insecure and not is_loopback(settings.host):
+        raise CannotStart(
+            f"MODELYARD_AUTH=off works on a loopback address; MODELYARD_HOST is {settings.host}. "
+            "Bind 127.0.0.1, turn keys on, or say MODELYARD_INSECURE=true."
+        )
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def require_schema(settings: Settings) -> None:
+    """Every table and column that this code names must be there; more may be, so that old code runs
+    beside an expanded schema."""
+    database = open_database(settings.resolved_database_url())
+    try:
+        with database.engine.connect() as connection:
+            missing = _missing(connection)
+    except DBAPIError as error:
+        name = database.engine.url.render_as_string(hide_password=True)
+        raise CannotStart(f"The database {name} does not answer: {error.orig}") from error
+    finally:
+        database.close()
+    if missing:
+        named = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+        raise CannotStart(f"The database lacks {named}. Run `modelyard migrate`, then start again.")
+
+
+def _missing(connection: Connection) -> list[str]:
+    inspector = inspect(connection)
+    there = set(inspector.get_table_names())
+    missing = []
+    for table in Base.metadata.sorted_tables:
+        if table.name not in there:
+            missing.append(f"the table {table.name}")
+            continue
+        columns = {column["name"] for column in inspector.get_columns(table.name)}
+        missing += [f"the column {table.name}.{name}" for name in sorted({*table.columns.keys()} - columns)]
+    return missing
+
+
+async def first_admin_key(settings: Settings, database: AsyncDatabase) -> Path | None:
+    """Where there is no key at all: makes one for everything and writes it to `<home>/admin.key` (0600).
+    The path where one was written."""
+    if settings.auth == "off":
+        return None
+    async with database.write() as session:
+        if (await session.scalars(statements.count_keys())).one() > 0:
+            return None
+        key = new_key()
+        session.add(
+            Key(
+                id=f"key_{uuid4().hex}",
+                owner=DEFAULT_OWNER,
+                name="admin",
+                secret_sha256=digest_of(key),
+                scopes=[Scope.ADMIN],
+                created_at=utc_now(),
+            )
+        )
+        # The file first: a key nobody can read would lock everybody out.
+        path = settings.resolved_home() / "admin.key"
+        await asyncio.to_thread(_write_secret, path, key)
+        await session.commit()
+    return path
+
+
+def _write_secret(path: Path, key: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(key + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)

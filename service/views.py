@@ -1,0 +1,126 @@
+"""Rows as clients read them."""
+
+from typing import Any
+
+import msgspec
+
+from core.data.manifest import Manifest
+from core.db.models import Checkpoint, Dataset, Event, Job, Metric, Version
+from core.db.statements.jobs import TERMINAL
+from modelyard import specs
+
+#: What a manifest says beyond the fields that a dataset has of its own.
+_STATS = ("class_counts", "image_mode", "image_sizes", "channel_mean", "channel_std", "columns")
+
+_STATES = {
+    "queued": specs.DatasetState.PROCESSING,
+    "ingesting": specs.DatasetState.PROCESSING,
+    "ready": specs.DatasetState.READY,
+    "failed": specs.DatasetState.FAILED,
+}
+
+
+def dataset_view(row: Dataset) -> specs.Dataset:
+    view = specs.Dataset(
+        id=row.id,
+        name=row.name,
+        version=row.version,
+        state=_STATES[row.state],
+        format=row.format,
+        bytes=row.bytes,
+        sha256=row.sha256,
+        created_at=row.created_at,
+        error=msgspec.convert(row.error, specs.Problem) if row.error else None,
+    )
+    if row.manifest is not None:
+        manifest = manifest_of(row)
+        view.format = manifest.format
+        view.num_samples = manifest.num_samples
+        view.splits = manifest.splits
+        view.classes = manifest.classes
+        view.features = manifest.features
+        view.stats = {
+            name: value for name in _STATS if (value := msgspec.to_builtins(getattr(manifest, name)))
+        }
+    return view
+
+
+def manifest_of(row: Dataset) -> Manifest:
+    return msgspec.convert(row.manifest, Manifest)
+
+
+def job_view(row: Job, dataset: specs.JobDataset) -> specs.Job:
+    return specs.Job(
+        id=row.id,
+        name=row.name,
+        state=specs.JobState(row.state),
+        terminal=specs.JobState(row.state) in TERMINAL,
+        wanted=specs.Wanted(row.wanted),
+        dataset=dataset,
+        spec=row.spec,
+        attempt=row.attempt,
+        losses=row.losses,
+        progress=msgspec.convert(row.progress, specs.Progress),
+        created_at=row.created_at,
+        metrics=row.metrics,
+        best=_convert(row.best, specs.BestCheckpoint),
+        resolved=row.resolved,
+        registered=_convert(row.registered, specs.Registered),
+        error=_convert(row.error, specs.JobError),
+        transitions=msgspec.convert(row.transitions, list[specs.Transition]),
+        warnings=row.warnings,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+    )
+
+
+def _convert(value: dict[str, Any] | None, kind: type[Any]) -> Any:
+    return None if value is None else msgspec.convert(value, kind)
+
+
+def event_view(row: Event) -> specs.Event:
+    return specs.Event(seq=row.seq, type=row.type, at=row.at, data=row.data)
+
+
+def metric_view(row: Metric) -> specs.Metric:
+    return specs.Metric(
+        name=row.name,
+        step=row.step,
+        epoch=row.epoch,
+        value=row.value,
+        at=row.at,
+        non_finite=row.non_finite,
+    )
+
+
+def checkpoint_view(row: Checkpoint) -> specs.Checkpoint:
+    return specs.Checkpoint(
+        id=row.id,
+        job=row.job_id,
+        step=row.step,
+        epoch=row.epoch,
+        size=row.weights_bytes,
+        sha256=row.weights_sha256,
+        state=row.state,
+        is_best=row.is_best,
+        created_at=row.created_at,
+        metrics=row.metrics,
+    )
+
+
+def version_view(row: Version, aliases: list[str]) -> specs.ModelVersion:
+    return specs.ModelVersion(
+        id=row.id,
+        model=row.model,
+        version=row.version,
+        state=row.state,
+        task=row.task,
+        signature=msgspec.convert(row.signature, specs.Signature),
+        metrics=row.metrics,
+        lineage=msgspec.convert(row.lineage, specs.Lineage),
+        spec=row.spec,
+        created_at=row.created_at,
+        classes=row.classes,
+        transforms=row.transforms,
+        aliases=aliases,
+    )

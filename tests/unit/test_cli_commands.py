@@ -1,0 +1,318 @@
+"""The command line as its users see it: output, standard error, exit status."""
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from modelyard.cli.app import run
+from tests.unit.scripted_service import (
+    AT,
+    PNG,
+    Answer,
+    ScriptedService,
+    a_dataset,
+    a_job,
+    a_reply,
+    a_version,
+    an_event,
+    event_stream,
+    failed_job,
+    problem,
+    sse,
+    succeeded_job,
+    weights,
+)
+
+
+class Ran(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Ran]
+
+
+@pytest.fixture
+def cli(service: ScriptedService, capfd: pytest.CaptureFixture[str]) -> Cli:
+    def call(*tokens: str) -> Ran:
+        status = run(["--url", service.url, "--key", "k", *tokens])
+        captured = capfd.readouterr()
+        assert "Traceback" not in captured.err
+        return Ran(status, captured.out, captured.err)
+
+    return call
+
+
+def test_push_uploads_and_waits(cli: Cli, service: ScriptedService, tmp_path: Path) -> None:
+    (tmp_path / "iris.csv").write_bytes(b"x,y\n1,2\n")
+    service.on("PUT", "/v1/datasets/iris", Answer(202, a_dataset(name="iris", state="processing")))
+    service.on("GET", "/v1/datasets/iris/versions/1", Answer(200, a_dataset(name="iris")))
+    ran = cli("datasets", "push", "iris", str(tmp_path / "iris.csv"), "--format", "table")
+    assert ran.status == 0
+    assert "dataset: iris@1" in ran.out
+    assert "state: ready" in ran.out
+    assert service.requests[0].query["format"] == "table"
+    assert service.requests[0].body == b"x,y\n1,2\n"
+
+
+def test_push_says_why_an_upload_was_refused(cli: Cli, service: ScriptedService, tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(b"PK")
+    service.on("PUT", "/v1/datasets/d", problem(422, "bad_archive", "the zip is cut off; send it again"))
+    ran = cli("datasets", "push", "d", str(tmp_path / "a.zip"))
+    assert ran == (1, "", "modelyard: Bad archive: the zip is cut off; send it again\n")
+
+
+def test_a_file_that_is_not_there_is_named(cli: Cli) -> None:
+    ran = cli("datasets", "push", "d", "/nowhere/a.zip")
+    assert ran.status == 1
+    assert "/nowhere/a.zip" in ran.err
+
+
+def test_lists_are_lines_for_pipes_and_json_for_programs(cli: Cli, service: ScriptedService) -> None:
+    service.on(
+        "GET", "/v1/datasets", Answer(200, {"items": [a_dataset(), a_dataset(version=2)], "next": None})
+    )
+    lines = cli("datasets", "list").out.splitlines()
+    assert [line.split("\t")[:3] for line in lines] == [["mnist", "1", "ready"], ["mnist", "2", "ready"]]
+    assert [row["version"] for row in json.loads(cli("datasets", "list", "--json").out)] == [1, 2]
+
+
+def test_show_samples_preview_and_delete(cli: Cli, service: ScriptedService, tmp_path: Path) -> None:
+    rows = [{"index": 3, "values": {"image": [[[0, 1]]], "label": "seven"}}]
+    service.on("GET", "/v1/datasets/mnist", Answer(200, a_dataset()))
+    service.on("GET", "/v1/datasets/mnist/samples", Answer(200, {"split": "train", "items": rows}))
+    service.on("GET", "/v1/datasets/mnist/preview.png", Answer(200, PNG))
+    service.on("DELETE", "/v1/datasets/mnist/versions/1", Answer(204))
+    assert "splits: train 2, test 1" in cli("datasets", "show", "mnist").out
+    assert cli("datasets", "samples", "mnist").out == "3\t[…]\tseven\n"
+    assert cli("datasets", "preview", "mnist", "-o", str(tmp_path / "f.png")).status == 0
+    assert (tmp_path / "f.png").read_bytes() == PNG
+    assert cli("datasets", "delete", "mnist", "1").out == "deleted mnist@1\n"
+
+
+YAML_SPEC = """
+name: mnist-mlp          # a comment
+dataset: mnist@1
+model: {type: Sequential, layers: [{type: Flatten}]}
+optimizer: {type: SGD, lr: 1e-3, nesterov: no}
+trainer:
+  epochs: 5
+"""
+
+
+def test_submit_reads_yaml_as_people_mean_it(cli: Cli, service: ScriptedService, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(YAML_SPEC)
+    service.on("POST", "/v1/jobs", Answer(202, a_job(state="queued", warnings=["few rows"])))
+    ran = cli("jobs", "submit", str(tmp_path / "spec.yaml"))
+    assert ran == (0, "job_1\n", "warning: few rows\n")
+    body = service.requests[0].json()
+    assert isinstance(body, dict)
+    assert body["optimizer"] == {"type": "SGD", "lr": 0.001, "nesterov": "no"}
+    assert body["trainer"] == {"epochs": 5}
+
+
+def test_submit_reads_standard_input(
+    cli: Cli, service: ScriptedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"name": "m"}'))
+    service.on("POST", "/v1/jobs", Answer(202, a_job()))
+    assert cli("jobs", "submit", "-").status == 0
+    assert service.requests[0].json() == {"name": "m"}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"name": "m", "name": "n"}', "the key 'name' stands twice"),
+        ("name: m\nname: n\n", "the key 'name' stands twice"),
+        ("- a\n- b\n", "expected a mapping"),
+        ("a: [1\n", "expected JSON or YAML"),
+        ("a: !!python/object/apply:os.system [ls]", "expected JSON or YAML"),
+        ("[" * 50_000, "expected JSON or YAML"),
+    ],
+)
+def test_a_file_that_is_no_spec_is_refused_before_anything_is_sent(
+    cli: Cli, service: ScriptedService, tmp_path: Path, text: str, says: str
+) -> None:
+    (tmp_path / "spec.yaml").write_text(text)
+    ran = cli("jobs", "submit", str(tmp_path / "spec.yaml"))
+    assert ran.status == 1
+    assert says in ran.err
+    assert service.requests == []
+
+
+def test_a_spec_that_cannot_train_is_told_pointer_by_pointer(
+    cli: Cli, service: ScriptedService, tmp_path: Path
+) -> None:
+    (tmp_path / "spec.json").write_text('{"name": "m"}')
+    wrong = [{"pointer": "/model/layers/2/in_features", "code": "shape", "message": "expected 784, got 700"}]
+    service.on("POST", "/v1/plans", problem(422, "invalid", "the job cannot train", errors=wrong))
+    ran = cli("jobs", "plan", str(tmp_path / "spec.json"))
+    assert ran.status == 1
+    assert ran.err.splitlines() == [
+        "modelyard: Invalid: the job cannot train",
+        "  /model/layers/2/in_features: expected 784, got 700",
+    ]
+
+
+def test_plan_shows_the_layers(cli: Cli, service: ScriptedService, tmp_path: Path) -> None:
+    (tmp_path / "spec.json").write_text("{}")
+    layer = {"path": "1", "type": "Linear", "output_shape": [64, 10], "parameters": 7850, "trainable": True}
+    plan = {"spec": {}, "layers": [layer], "transforms": {"train": [], "eval": []}, "parameters": 7850,
+            "trainable": 7850, "steps_per_epoch": 3, "steps": 6, "memory_bytes": 2**20,
+            "estimated_seconds": None, "warnings": []}  # fmt: skip
+    service.on("POST", "/v1/plans", Answer(200, plan))
+    out = cli("jobs", "plan", str(tmp_path / "spec.json")).out
+    assert "1\tLinear\t[64, 10]\t7850" in out
+    assert "memory: 1.0 MiB" in out
+
+
+def watched(service: ScriptedService, end: dict[str, object]) -> None:
+    service.on("POST", "/v1/jobs", Answer(202, a_job(state="queued")))
+    service.on("GET", "/v1/jobs/job_1", Answer(200, end))
+    text = an_event(1, "started", step=1) + an_event(2, "epoch", epoch=1, metrics={"val_loss": 0.25})
+    now = {"state": "running", "progress": {"fraction": 0.5}, "metrics": {}}
+    service.on("GET", "/v1/jobs/job_1/events", event_stream(text + sse("progress", now) + sse("end", {})))
+
+
+def test_watching_prints_plain_lines_where_there_is_no_terminal(cli: Cli, service: ScriptedService) -> None:
+    watched(service, succeeded_job())
+    ran = cli("jobs", "watch", "job_1")
+    assert ran.status == 0
+    assert [line.split(" ", 1)[1] for line in ran.out.splitlines()] == [
+        "started step 1",
+        "epoch 1  val_loss 0.25",
+        "as mnist-mlp@3  test_accuracy 0.971",
+    ]
+
+
+def test_submit_and_watch_fails_where_the_job_fails(
+    cli: Cli, service: ScriptedService, tmp_path: Path
+) -> None:
+    (tmp_path / "spec.json").write_text("{}")
+    watched(service, failed_job())
+    ran = cli("jobs", "submit", str(tmp_path / "spec.json"), "--watch")
+    assert ran.status == 1
+    assert "non_finite_loss" in ran.err
+    assert "lower optimizer.lr" in ran.err
+    assert "/optimizer/lr" in ran.err
+
+
+def test_jobs_list_show_cancel_and_metrics(cli: Cli, service: ScriptedService) -> None:
+    metric = {"name": "val_loss", "step": 5, "epoch": 1, "value": None, "at": AT, "non_finite": "nan"}
+    service.on("GET", "/v1/jobs", Answer(200, {"items": [a_job()], "next": None}))
+    service.on("GET", "/v1/jobs/job_1", Answer(200, succeeded_job()))
+    service.on("POST", "/v1/jobs/job_1/cancel", Answer(200, a_job()))
+    service.on("GET", "/v1/jobs/job_1/metrics", Answer(200, {"items": [metric], "next": None}))
+    assert cli("jobs", "list", "--state", "running").out.startswith("job_1\tmnist-mlp\trunning\tmnist@1\t50%")
+    assert service.requests[0].query["state"] == "running"
+    assert "registered: mnist-mlp@3" in cli("jobs", "show", "job_1").out
+    assert cli("jobs", "cancel", "job_1").out == "job_1 is running and will be cancelled\n"
+    assert cli("jobs", "metrics", "job_1", "--names", "val_loss").out.startswith("val_loss\t1\t5\tnan\t")
+
+
+def test_models_list_show_and_alias(cli: Cli, service: ScriptedService) -> None:
+    model = {"name": "m", "created_at": AT, "latest": 3, "aliases": {"production": 3}}
+    service.on("GET", "/v1/models", Answer(200, {"items": [model], "next": None}))
+    service.on("GET", "/v1/models/m", Answer(200, model))
+    service.on("GET", "/v1/models/m/versions", Answer(200, {"items": [a_version()], "next": None}))
+    service.on("GET", "/v1/models/m/versions/3", Answer(200, a_version()))
+    service.on("PUT", "/v1/models/m/aliases/production", Answer(200, model))
+    assert cli("models", "list").out.startswith("m\t3\tproduction 3")
+    assert "3\tready\tclassification\tproduction" in cli("models", "show", "m").out
+    assert "inputs: image UINT8 [-1, 1, 28, 28]" in cli("models", "show", "m", "--version", "3").out
+    assert cli("models", "alias", "m", "production", "3").out == "m@production is version 3\n"
+
+
+def test_predict_asks_the_version_that_answered_first_about_every_image(
+    cli: Cli, service: ScriptedService, tmp_path: Path
+) -> None:
+    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    for file in files:
+        file.write_bytes(PNG)
+    service.on("POST", "/v1/models/mnist-mlp/predict", Answer(200, a_reply("7")))
+    service.on("POST", "/v1/models/mnist-mlp@3/predict", Answer(200, a_reply("1")))
+    ran = cli("predict", "mnist-mlp", *map(str, files))
+    assert ran == (0, f"{files[0]}\t7  0.75\n{files[1]}\t1  0.75\n", "")
+    reply = json.loads(cli("predict", "mnist-mlp", *map(str, files), "--json").out)
+    assert [prediction["label"] for prediction in reply["predictions"]] == ["7", "1"]
+
+
+def test_predict_takes_instances_and_fails_where_a_row_could_not_be_read(
+    cli: Cli, service: ScriptedService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = {"type": "about:blank", "title": "Invalid", "status": 422, "detail": "no width", "code": "missing"}
+    reply = {"model": "m", "version": 1, "predictions": [{"value": 3.5}, {"error": bad}]}
+    service.on("POST", "/v1/models/m/predict", Answer(200, reply))
+    (tmp_path / "rows.json").write_text('{"instances": [{"width": 1}, {}]}')
+    ran = cli("predict", "m", str(tmp_path / "rows.json"))
+    assert ran == (1, "[0]\t3.5\n[1]\terror: Invalid: no width\n", "")
+    monkeypatch.setattr(sys, "stdin", io.StringIO('[{"width": 1}, {}]'))
+    cli("predict", "m", "-", "--top-k", "2")
+    assert service.requests[-1].json() == {"instances": [{"width": 1}, {}], "top_k": 2}
+
+
+def test_checkpoints_download_and_components(cli: Cli, service: ScriptedService, tmp_path: Path) -> None:
+    component = {
+        "family": "layer",
+        "type": "Linear",
+        "doc": "y = xA^T + b",
+        "parameters": [
+            {"name": "in_features", "type": "int", "required": False, "inferred": True},
+            {"name": "out_features", "type": "int", "required": True},
+            {"name": "bias", "type": "bool", "required": False, "default": True},
+        ],
+    }
+    service.on("GET", "/v1/checkpoints/ckpt_1/weights", weights(b"state_dict"))
+    service.on("GET", "/v1/components", Answer(200, [component]))
+    assert cli("checkpoints", "download", "ckpt_1", "-o", str(tmp_path / "w.pt")).status == 0
+    assert (tmp_path / "w.pt").read_bytes() == b"state_dict"
+    assert (
+        cli("components", "layer").out == "layer\tLinear\tin_features (inferred), out_features, bias=True\n"
+    )
+    assert service.requests[-1].query["family"] == "layer"
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        ("datasets", "push", "only-a-name"),
+        ("jobs", "list", "--colour", "red"),
+        ("jobs", "show", "job_1", "--as-json"),
+        ("nonsense",),
+        ("models", "alias", "m", "production", "three"),
+    ],
+)
+def test_wrong_usage_is_status_two_and_a_line_on_standard_error(
+    cli: Cli, service: ScriptedService, tokens: tuple[str, ...]
+) -> None:
+    ran = cli(*tokens)
+    assert ran.status == 2
+    assert ran.out == ""
+    assert ran.err.startswith("modelyard: ")
+    assert service.requests == []
+
+
+def test_help_names_every_command(cli: Cli) -> None:
+    ran = cli("--help")
+    assert ran.status == 0
+    for command in [
+        "checkpoints",
+        "components",
+        "datasets",
+        "doctor",
+        "jobs",
+        "migrate",
+        "models",
+        "predict",
+        "serve",
+        "up",
+        "worker",
+    ]:
+        assert f" {command} " in ran.out

@@ -1,0 +1,115 @@
+"""Models, predictions and downloads, against a real server on loopback."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from modelyard import Client, errors
+from tests.unit.scripted_service import (
+    AT,
+    PNG,
+    Answer,
+    ScriptedService,
+    a_reply,
+    a_version,
+    problem,
+    weights,
+)
+
+
+def test_predict_keeps_the_order_and_the_place_of_a_bad_row(client: Client, service: ScriptedService) -> None:
+    bad = {
+        "type": "about:blank",
+        "title": "Invalid",
+        "status": 422,
+        "detail": "expected 28 rows",
+        "code": "shape",
+    }
+    body = a_reply("7", "1")
+    body["predictions"].insert(1, {"error": bad})  # type: ignore[attr-defined]
+    service.on("POST", "/v1/models/mnist-mlp@production/predict", Answer(200, body))
+    reply = client.models.predict("mnist-mlp@production", [[[0]], [], [[1]]], top_k=2)
+    assert [p.label for p in reply.predictions] == ["7", msgspec.UNSET, "1"]
+    assert reply.predictions[1].error.detail == "expected 28 rows"  # type: ignore[union-attr]
+    assert service.requests[0].json() == {"instances": [[[0]], [], [[1]]], "top_k": 2}
+
+
+def test_arrays_are_sent_as_nested_lists(client: Client, service: ScriptedService) -> None:
+    numpy = pytest.importorskip("numpy")
+    service.on("POST", "/v1/models/m/predict", Answer(200, a_reply("1")))
+    client.models.predict("m", numpy.arange(6, dtype="uint8").reshape(1, 2, 3))
+    client.models.predict("m", [{"image": numpy.zeros((1, 2)), "n": 3}])
+    assert [r.json()["instances"] for r in service.requests] == [  # type: ignore[index]
+        [[[0, 1, 2], [3, 4, 5]]],
+        [{"image": [[0.0, 0.0]], "n": 3}],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [(PNG, "image/png"), (b"\xff\xd8\xff\xe0", "image/jpeg"), (b"RIFF1234WEBPVP8 ", "image/webp")],
+)
+def test_an_image_is_sent_as_it_is_with_the_type_of_its_bytes(
+    client: Client, service: ScriptedService, tmp_path: Path, data: bytes, kind: str
+) -> None:
+    service.on("POST", "/v1/models/m/predict", Answer(200, a_reply("7")))
+    (tmp_path / "named.bmp").write_bytes(data)
+    client.models.predict_image("m", data)
+    client.models.predict_image("m", tmp_path / "named.bmp", top_k=3)
+    assert [(r.headers["content-type"], r.body) for r in service.requests] == [(kind, data)] * 2
+    assert [r.query["top_k"] for r in service.requests] == ["1", "3"]
+
+
+def test_bytes_that_are_no_image_are_not_sent(client: Client, service: ScriptedService) -> None:
+    with pytest.raises(errors.InvalidArgument, match="expected the bytes of a PNG"):
+        client.models.predict_image("m", b"GIF89a")
+    assert service.requests == []
+
+
+def test_models_versions_and_aliases(client: Client, service: ScriptedService) -> None:
+    model = {"name": "m", "created_at": AT, "latest": 3, "aliases": {"production": 3}}
+    service.on("GET", "/v1/models", Answer(200, {"items": [model], "next": None}))
+    service.on("GET", "/v1/models/m", Answer(200, model))
+    service.on("GET", "/v1/models/m/versions", Answer(200, {"items": [a_version()], "next": None}))
+    service.on("GET", "/v1/models/m/versions/3", Answer(200, a_version()))
+    service.on("PUT", "/v1/models/m/aliases/production", Answer(200, model))
+    service.on("DELETE", "/v1/models/m/aliases/production", Answer(204))
+    assert next(client.models.list()).name == "m"
+    assert client.models.get("m").latest == 3
+    assert next(client.models.versions("m")).lineage.seed == 0
+    assert client.models.version("m", 3).signature.inputs[0].shape == [-1, 1, 28, 28]
+    assert client.models.set_alias("m", "production", 3).aliases == {"production": 3}
+    client.models.delete_alias("m", "production")
+    assert service.requests_for("PUT", "/v1/models/m/aliases/production")[0].json() == {"version": 3}
+
+
+def test_a_download_appears_whole_under_its_name(
+    client: Client, service: ScriptedService, tmp_path: Path
+) -> None:
+    data = bytes(3_000_000)
+    service.on("GET", "/v1/checkpoints/ckpt_1/weights", weights(data[:99], breaks_off=True), weights(data))
+    target = tmp_path / "weights.pt"
+    assert client.checkpoints.download("ckpt_1", target) == target
+    assert target.read_bytes() == data
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.pt"]
+
+
+def test_a_damaged_download_leaves_what_was_there(
+    client: Client, service: ScriptedService, tmp_path: Path
+) -> None:
+    target = tmp_path / "weights.pt"
+    target.write_bytes(b"older")
+    damaged = Answer(200, b"damaged", {"ETag": weights(b"whole").headers["ETag"]})
+    service.on("GET", "/v1/checkpoints/ckpt_1/weights", damaged)
+    with pytest.raises(errors.UnexpectedReply, match="expected weights with SHA-256"):
+        client.checkpoints.download("ckpt_1", target)
+    assert target.read_bytes() == b"older"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_collected_checkpoint_is_gone(client: Client, service: ScriptedService, tmp_path: Path) -> None:
+    service.on("GET", "/v1/checkpoints/ckpt_1/weights", problem(410, "gone", "its bytes were collected"))
+    with pytest.raises(errors.Gone, match="collected"):
+        client.checkpoints.download("ckpt_1", tmp_path / "weights.pt")
+    assert list(tmp_path.iterdir()) == []
