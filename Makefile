@@ -8,6 +8,9 @@ SERVER := $(VENV)/server.stamp
 DEV := $(VENV)/dev.stamp
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
+# Threads of torch that wait for each other sleep: beside other busy processes spinning is many times slower.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo up test test-deep check fix
 

@@ -9,15 +9,18 @@ from core.settings import Settings
 
 
 def configure_logs(settings: Settings) -> None:
-    """One JSON object a line on stderr (or columns for a terminal); a line said within a request carries its id."""
+    """One JSON object a line on stderr, or columns for a terminal; within a request it carries the id."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     is_json = settings.log_format == "json"
-    last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()] if is_json else []
-    rendered = last or [structlog.dev.ConsoleRenderer()]
+    rendered: list[structlog.typing.Processor] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if is_json
+        else [structlog.dev.ConsoleRenderer()]
+    )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

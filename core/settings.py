@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     ingest_memory_bytes: int = Field(
         default=4096 * MIB, gt=0, description="address space of the ingest process"
     )
-    ingest_timeout_s: float = Field(default=3600, gt=0, description="CPU seconds of the ingest process")
+    ingest_timeout_s: float = Field(default=3600, gt=0, description="seconds the ingest process may take, of CPU and of the clock")
     plan_max_parameters: int = Field(
         default=2_000_000_000, gt=0, description="largest net a spec may describe"
     )

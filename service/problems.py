@@ -42,7 +42,7 @@ def answer_problem(request: Request[Any, Any, Any], error: Exception) -> Respons
     """The exception handler of the whole app."""
     problem, headers = problem_of(error)
     if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        log.error("unexpected error", method=request.method, path=request.url.path, exc_info=error)
+        log.error("unexpected_error", method=request.method, path=request.url.path, exc_info=error)
     elif problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
         log.warning("unavailable", code=problem.code, reason=str(error.__cause__ or error))
     return Response(problem, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)

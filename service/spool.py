@@ -106,6 +106,6 @@ def remove_abandoned(scratch: Path, older_than_s: float) -> None:
         try:
             if time.time() - path.stat().st_mtime > older_than_s:
                 path.unlink()
-                log.info("abandoned upload removed", file=path.name)
+                log.info("abandoned_upload_removed", file=path.name)
         except FileNotFoundError:  # somebody else was quicker
             continue

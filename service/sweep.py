@@ -105,7 +105,7 @@ class Sweeper:
             await self._housekeep()
 
     async def _lost(self, kind: str, row_id: str, fence: int, beat: int) -> None:
-        log.warning("lease lost", kind=kind, id=row_id, fence=fence)
+        log.warning("lease_lost", kind=kind, id=row_id, fence=fence)
         match kind:
             case "job":
                 await losses.lose_job(self._database, self._settings, row_id, fence, beat, self._now())
@@ -142,7 +142,7 @@ class Sweeper:
         except (
             Exception
         ) as error:  # whatever the broker's client raises: the job is queued, the sweep repeats
-            log.warning("wake-up not sent", pool=pool, reason=str(error))
+            log.warning("wake_not_sent", pool=pool, reason=str(error))
             self.broker = "unreachable"
             return False
         self.broker = "ok"
@@ -160,4 +160,4 @@ async def _surviving(step: Callable[[], Awaitable[None]]) -> None:
     try:
         await step()
     except Exception:
-        log.exception("sweep failed; the next one tries again")
+        log.exception("sweep_failed", hint="the next one tries again")

@@ -3,19 +3,26 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
+import msgspec
+from litestar import Response
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import make_transient
 
 from core import ids
 from core.db.models import Dataset, utc_now
 from core.db.statements import datasets
 from core.errors import Conflict
+from modelyard import specs
 from modelyard.specs import JobErrorCode
+from service.idempotency import Once
 from service.parts import Parts
 from service.spool import Spooled
 from service.sweep import DATA_POOL
+from service.views import dataset_view
 
 #: Two uploads under one name at once may choose the same number: the later tries again.
 TRIES = 5
@@ -31,56 +38,46 @@ class Upload:
     filename: str
 
 
-async def accept(parts: Parts, owner: str, upload: Upload, spooled: Spooled) -> tuple[Dataset, bool]:
-    """The version that holds these bytes, and whether it is new. The spool file is gone afterwards."""
-    async with parts.database.read() as session:
-        same = await _same(session, owner, upload, spooled.sha256)
-    if same is not None:
-        await asyncio.to_thread(spooled.path.unlink)
-        return same, False
+async def accept(parts: Parts, owner: str, upload: Upload, spooled: Spooled, once: Once) -> Response[Any]:
+    """202 and a new version, or 200 and the one that holds these bytes. The spool file is gone afterwards."""
+    try:
+        async with parts.database.read() as session:
+            known = await once.earlier(session) or await _same(session, owner, upload, spooled.sha256)
+        return known or await _store(parts, owner, upload, spooled, once)
+    finally:
+        spooled.path.unlink(missing_ok=True)
+
+
+async def _store(parts: Parts, owner: str, upload: Upload, spooled: Spooled, once: Once) -> Response[Any]:
     dataset_id = ids.dataset_id()
     key = f"datasets/{dataset_id}/source"
     try:
         await asyncio.to_thread(parts.storage.adopt, key, spooled.path)
-        row, is_new = await _insert(parts, owner, upload, spooled, dataset_id, key)
-    except BaseException:
-        await asyncio.to_thread(_drop, parts, key, spooled)
-        raise
-    if is_new:
-        parts.sweeper.poke(DATA_POOL)
-    else:
-        await asyncio.to_thread(parts.storage.delete, key)
-    return row, is_new
+        row = _row(owner, upload, spooled, dataset_id, key)
+        reply = await _insert(parts, row, upload, once)
+    finally:
+        # In every case, and whatever ended it: bytes without a row go, bytes of a row stay.
+        await asyncio.shield(_tidy(parts, dataset_id, key))
+    parts.sweeper.poke(DATA_POOL)
+    return reply
 
 
-async def _insert(
-    parts: Parts, owner: str, upload: Upload, spooled: Spooled, dataset_id: str, key: str
-) -> tuple[Dataset, bool]:
+async def _insert(parts: Parts, row: Dataset, upload: Upload, once: Once) -> Response[Any]:
     for _ in range(TRIES):
         async with parts.database.write() as session:
-            same = await _same(session, owner, upload, spooled.sha256)
-            if same is not None:
-                return same, False
-            row = Dataset(
-                id=dataset_id,
-                owner=owner,
-                name=upload.name,
-                version=(await session.scalars(datasets.next_number(owner, upload.name))).one(),
-                state="queued",
-                format=upload.format,
-                options=dict(upload.options),
-                filename=upload.filename,
-                source_key=key,
-                bytes=spooled.size_bytes,
-                sha256=spooled.sha256,
-                created_at=utc_now(),
-            )
+            known = await once.earlier(session) or await _same(session, row.owner, upload, row.sha256)
+            if known is not None:
+                return known
+            row.version = (await session.scalars(datasets.next_number(row.owner, row.name))).one()
+            reply = _reply(row, HTTPStatus.ACCEPTED)
+            once.remember(session, HTTPStatus.ACCEPTED, msgspec.to_builtins(reply.content), reply.headers)
             session.add(row)
             try:
                 await session.commit()
             except IntegrityError:
+                make_transient(row)  # the same row, with the next number
                 continue
-            return row, True
+            return reply
     raise Conflict(
         f"Other uploads to {upload.name!r} were quicker {TRIES} times; send it again.",
         code="busy",
@@ -88,7 +85,39 @@ async def _insert(
     )
 
 
-async def _same(session: AsyncSession, owner: str, upload: Upload, sha256: str) -> Dataset | None:
+def _row(owner: str, upload: Upload, spooled: Spooled, dataset_id: str, key: str) -> Dataset:
+    return Dataset(
+        id=dataset_id,
+        owner=owner,
+        name=upload.name,
+        state="queued",
+        format=upload.format,
+        options=dict(upload.options),
+        filename=upload.filename,
+        source_key=key,
+        bytes=spooled.size_bytes,
+        sha256=spooled.sha256,
+        created_at=utc_now(),
+    )
+
+
+def _reply(row: Dataset, status: HTTPStatus) -> Response[specs.Dataset]:
+    location = f"/v1/datasets/{row.name}/versions/{row.version}"
+    return Response(dataset_view(row), status_code=status, headers={"Location": location})
+
+
+async def _tidy(parts: Parts, dataset_id: str, key: str) -> None:
+    """Asks the database rather than the exception: a commit can succeed and still be cut off. Where it
+    does not answer the bytes stay, since a row may need them."""
+    async with parts.database.read() as session:
+        is_needed = (await session.scalars(datasets.dataset_of_job(dataset_id))).one_or_none() is not None
+    if not is_needed:
+        await asyncio.to_thread(parts.storage.delete, key)
+
+
+async def _same(
+    session: AsyncSession, owner: str, upload: Upload, sha256: str
+) -> Response[specs.Dataset] | None:
     """The newest version, where it came from the same bytes in the same way. One that failed because
     its workers were lost says nothing about the bytes: it is tried again as a new version."""
     newest = (await session.scalars(datasets.newest_version(owner, upload.name))).one_or_none()
@@ -98,7 +127,7 @@ async def _same(session: AsyncSession, owner: str, upload: Upload, sha256: str) 
         return None
     if newest.error is not None and newest.error.get("code") == JobErrorCode.WORKER_LOST:
         return None
-    return newest
+    return _reply(newest, HTTPStatus.OK)
 
 
 async def delete_versions(parts: Parts, rows: list[str]) -> None:

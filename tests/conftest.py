@@ -25,6 +25,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if "stack" in getattr(item, "fixturenames", ()):  # under xdist, one process has the stack
+            item.add_marker(pytest.mark.xdist_group("stack"))
     quarter = config.getoption("--quarter")
     if quarter is None:
         return

@@ -61,10 +61,14 @@ def _run(house: House, dataset: Dataset, source: Path, out: Path) -> int | None:
         "--memory-bytes", str(settings.ingest_memory_bytes),
         "--cpu-seconds", str(int(settings.ingest_timeout_s)),
     ]  # fmt: skip
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:  # noqa: S603 - our own module
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
         try:
-            next_beat = time.monotonic() + settings.beat_s
+            started = time.monotonic()
+            next_beat = started + settings.beat_s
             while process.poll() is None:
+                # CPU seconds do not bound a reader that waits for ever, as Arrow may when memory runs out.
+                if time.monotonic() - started > settings.ingest_timeout_s:
+                    process.kill()
                 if house.draining.wait(LISTEN_S):
                     return None
                 if time.monotonic() >= next_beat:

@@ -31,10 +31,10 @@ class Golden(msgspec.Struct, frozen=True):
 class VersionManifest(msgspec.Struct, frozen=True):
     """Everything that predicting needs beside the weights.
 
-    `row_shape` is that of one row after the deterministic prefix of the transforms. `raw_shape` and `raw_dtype` are those of
-    one instance of an `arrays` dataset. `tolerance` bounds the
-    difference between a golden output and its replay, absolute for scores and relative to
-    1 + |value| for a regression.
+    `row_shape` is that of one row after the deterministic prefix of the transforms. `raw_shape` and
+    `raw_dtype` are those of one instance of an `arrays` dataset. `tolerance` bounds the difference
+    between a golden output and its replay, absolute for scores and relative to 1 + |value| for a
+    regression.
     """
 
     task: Task

@@ -4,11 +4,12 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from email.message import Message
-from http import HTTPStatus
 from typing import Annotated, Any, get_args
 
+import msgspec
 from litestar import Controller, Response, delete, get, post, put
 from litestar.datastructures import UploadFile
+from litestar.exceptions import InternalServerException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.params import QueryParameter
 
@@ -20,9 +21,10 @@ from modelyard.specs import Dataset, Page, ProblemError
 from modelyard.specs.common import NAME_PATTERN
 from modelyard.specs.datasets import Format
 from service.api.paging import page_of
-from service.api.parameters import DEFAULT_LIMIT, After, Limit, NamePath, VersionPath, Wait
+from service.api.parameters import DEFAULT_LIMIT, After, IdempotencyKey, Limit, NamePath, VersionPath, Wait
 from service.auth import Scope, needs
 from service.bodies import MIB, AnyRequest, chunks
+from service.idempotency import Once
 from service.parts import Wired
 from service.schema import body
 from service.spool import spool
@@ -69,15 +71,17 @@ class Datasets(Controller):
         came = chunks(request, limit=limit, timeout_s=parts.settings.chunk_timeout_s)
         announced = request.headers.get("content-length", "0")
         spooled = await spool(came, parts.settings, announced=int(announced) if announced.isdigit() else 0)
-        row, is_new = await accept(parts, request.user.owner, upload, spooled)
-        return _accepted(row, is_new)
+        owner = request.user.owner
+        return await accept(parts, owner, upload, spooled, Once(owner, "", None, ""))
 
     @post(
         opt=needs(Scope.TRAIN),
         request_max_body_size=MAX_FORM_BYTES,
         operation_class=body("multipart/form-data"),
     )
-    async def upload_form(self, request: AnyRequest, parts: Wired) -> Response[Dataset]:
+    async def upload_form(
+        self, request: AnyRequest, parts: Wired, idempotency_key: IdempotencyKey = None
+    ) -> Response[Dataset]:
         """A form with `file`, `name`, perhaps `format` and `options`, up to 10 MB; larger files take PUT."""
         form = await _form(request, parts.settings.chunk_timeout_s)
         file = form.get("file")
@@ -89,8 +93,10 @@ class Datasets(Controller):
         name, kind, options = texts.get("name", ""), texts.get("format", "auto"), texts.get("options", "{}")
         upload = _upload(name, kind, options, file.filename)
         spooled = await spool(_pieces(file), parts.settings)
-        row, is_new = await accept(parts, request.user.owner, upload, spooled)
-        return _accepted(row, is_new)
+        owner = request.user.owner
+        meant = msgspec.json.encode([name, kind, options, spooled.sha256])
+        once = Once.of(owner, "POST /v1/datasets", idempotency_key, meant)
+        return await accept(parts, owner, upload, spooled, once)
 
     @get(opt=needs(Scope.READ))
     async def list_all(
@@ -174,14 +180,6 @@ def _unknown(reference: str) -> NotFound:
     return NotFound(f"You have no dataset {reference[:100]}; GET /v1/datasets lists them.")
 
 
-def _accepted(row: Row, is_new: bool) -> Response[Dataset]:
-    return Response(
-        dataset_view(row),
-        status_code=HTTPStatus.ACCEPTED if is_new else HTTPStatus.OK,
-        headers={"Location": f"/v1/datasets/{row.name}/versions/{row.version}"},
-    )
-
-
 def _upload(name: str, kind: str, options: str, filename: str | None) -> Upload:
     """Raises Invalid with everything that is wrong, before a byte of the file is read."""
     errors = []
@@ -226,6 +224,10 @@ async def _form(request: AnyRequest, timeout_s: float) -> dict[str, Any]:
     except TimeoutError as error:
         raise Malformed(
             f"The form was not complete after {timeout_s:g} s; send it again.", code="body_timeout"
+        ) from error
+    except InternalServerException as error:  # what the framework makes of a client that left
+        raise Malformed(
+            "The connection was closed before the form was complete.", code="body_incomplete"
         ) from error
     except RequestEntityTooLarge as error:
         raise TooLarge(

@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 from litestar import Controller, Response, delete, get, post
-from litestar.params import HeaderParameter, QueryParameter
+from litestar.params import QueryParameter
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.db.models import Job as Row
@@ -17,7 +17,7 @@ from core.errors import Conflict, NotFound
 from core.nets.parse import MAX_SPEC_BYTES
 from modelyard.specs import Job, JobDataset, JobSpec, JobState, Page, Wanted
 from service.api.paging import page_of
-from service.api.parameters import DEFAULT_LIMIT, After, JobPath, Limit, Wait
+from service.api.parameters import DEFAULT_LIMIT, After, IdempotencyKey, JobPath, Limit, Wait
 from service.auth import Scope, needs
 from service.bodies import AnyRequest, read_body, require_json
 from service.files import matches
@@ -27,12 +27,6 @@ from service.schema import body
 from service.submit import examine, submit
 from service.views import job_view
 
-IdempotencyKey = Annotated[
-    str | None,
-    HeaderParameter(
-        name="Idempotency-Key", min_length=1, max_length=255, description="the first answer is kept 24 h"
-    ),
-]
 StateQuery = Annotated[JobState | None, QueryParameter(name="state")]
 NameQuery = Annotated[str | None, QueryParameter(name="name", max_length=63)]
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from litestar.params import PathParameter, QueryParameter
+from litestar.params import HeaderParameter, PathParameter, QueryParameter
 
 NamePath = Annotated[str, PathParameter(description="a dataset's or model's name")]
 JobPath = Annotated[str, PathParameter(description="a job's id")]
@@ -15,6 +15,13 @@ After = Annotated[str | None, QueryParameter(max_length=200, description="the `n
 Wait = Annotated[
     float,
     QueryParameter(ge=0, le=60, description="hold the reply for a change, so many seconds at most"),
+]
+
+IdempotencyKey = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Idempotency-Key", min_length=1, max_length=255, description="the first answer is kept 24 h"
+    ),
 ]
 
 DEFAULT_LIMIT = 20

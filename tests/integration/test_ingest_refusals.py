@@ -230,6 +230,12 @@ def test_ragged_rows_of_a_csv_are_pointed_at(tmp_path: Path) -> None:
     assert [error["pointer"] for error in problem["errors"]] == ["/t.csv/rows/2", "/t.csv/rows/4"]
 
 
+def test_no_more_than_twenty_ragged_rows_are_told(tmp_path: Path) -> None:
+    problem = refused(tmp_path, b"a,b\n" + b"1\n" * 100_000, "t.csv")
+    assert problem["code"] == "bad_csv"
+    assert len(problem["errors"]) == 20
+
+
 def test_tables_of_one_dataset_have_the_same_columns(tmp_path: Path) -> None:
     problem = refused(tmp_path, make_data.zip_bytes({"train.csv": b"a,b\n1,2\n", "test.csv": b"a\n1\n"}))
     assert problem["code"] == "column_mismatch"

@@ -129,7 +129,10 @@ def test_claimable_jobs_are_counted_by_pool(database: Database) -> None:
     waiting = {"not_before": AT + timedelta(seconds=1)}
     queue(database, {}, {}, {"pool": "gpu"}, {"pool": "gpu", "wanted": "cancel"}, waiting)
     with database.read() as session:
-        assert dict(session.execute(leases.claimable_jobs(AT)).tuples().all()) == {"cpu": 2, "gpu": 1}
+        assert {pool: count for pool, count in session.execute(leases.claimable_jobs(AT))} == {
+            "cpu": 2,
+            "gpu": 1,
+        }
 
 
 def test_of_many_workers_each_upload_goes_to_one_the_oldest_first(database: Database) -> None:
@@ -237,7 +240,7 @@ ARROWS = {
 STATES = ["queued", "running", "succeeded", "failed", "cancelled"]
 
 
-@pytest.mark.parametrize(("before", "after"), product(STATES, STATES))
+@pytest.mark.parametrize(("before", "after"), list(product(STATES, STATES)))
 def test_a_job_moves_along_the_arrows_of_the_api_and_no_others(before: str, after: str) -> None:
     job = Job(id="job_1", state=before, event_seq=4, revision=9, transitions=[])
     if (before, after) not in ARROWS:
@@ -303,7 +306,6 @@ def test_events_are_numbered_without_a_gap_and_never_appear_behind_a_reader(data
     (job_id,) = queue(database, {})
     each = 15
     seen: list[int] = []
-    writers_left = threading.Semaphore(0)
 
     def write() -> None:
         for number in range(each):
@@ -311,7 +313,6 @@ def test_events_are_numbered_without_a_gap_and_never_appear_behind_a_reader(data
                 job = session.scalars(jobs.lock_job(job_id)).one()
                 session.add(jobs.add_event(job, "warning", {"message": str(number)}, AT))
                 session.commit()
-        writers_left.release()
 
     def follow() -> None:
         while len(seen) < THREADS * each:

@@ -6,9 +6,11 @@ import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from core.db.models import Dataset
 from modelyard.specs import JobState
+from service import uploads
 from tests.running_service import Owner, RunningService, run_service
 
 BYTES = bytes(range(256)) * 20_000  # 5 MB
@@ -273,3 +275,28 @@ def test_a_jobs_state_is_of_no_matter_to_another_dataset(me: Owner) -> None:
     me.claim(job["id"])
     assert me.row(job["id"]).state == JobState.RUNNING
     assert me.client.delete("/v1/datasets/e").status_code == 204
+
+
+def test_a_form_with_an_idempotency_key_gives_the_first_answer_again(me: Owner) -> None:
+    key = {"Idempotency-Key": "k"}
+    first = me.client.post("/v1/datasets", data={"name": "a"}, files={"file": ("x", b"1")}, headers=key)
+    again = me.client.post("/v1/datasets", data={"name": "a"}, files={"file": ("x", b"1")}, headers=key)
+    other = me.client.post("/v1/datasets", data={"name": "a"}, files={"file": ("x", b"2")}, headers=key)
+    assert (first.status_code, again.status_code, other.status_code) == (202, 202, 422)
+    assert again.json() == first.json()
+    assert len(me.client.get("/v1/datasets/a/versions").json()["items"]) == 1
+
+
+def test_bytes_whose_row_could_not_be_written_are_not_left_behind(
+    service: RunningService, me: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> object:
+        raise OperationalError("INSERT", {}, Exception("gone"))
+
+    before = _sources(service)
+    monkeypatch.setattr(uploads.datasets, "next_number", fail)
+    reply = me.client.put("/v1/datasets/d", content=b"x")
+    assert (reply.status_code, reply.json()["code"]) == (503, "database_unavailable")
+    assert int(reply.headers["retry-after"]) > 0
+    assert _sources(service) == before
+    assert _spooled(service) == []

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,8 @@ from typing import Any
 import httpx2
 
 import migrations
-from tests.running_service import NO_BROKER
+from core.db.engines import open_database
+from tests.running_service import NO_BROKER, Owner, run_service
 
 
 @contextmanager
@@ -68,8 +70,6 @@ def test_it_says_where_it_listens_and_stops_at_sigterm_with_a_stream_open(tmp_pa
 @contextmanager
 def _waiting_stream(client: httpx2.Client, home: Path, url: str) -> Iterator[Iterator[str]]:
     """An event stream of a job that nobody runs."""
-    from core.db.engines import open_database
-    from tests.running_service import Owner
 
     database = open_database(f"sqlite:///{home / 'modelyard.db'}")
     owner = Owner("default", "", database, client)
@@ -98,3 +98,18 @@ def test_it_refuses_to_serve_the_world_without_keys(tmp_path: Path) -> None:
         assert process.wait(60) == 1
         assert process.stderr is not None
         assert "MODELYARD_INSECURE" in process.stderr.read()
+
+
+def test_once_told_to_stop_it_is_not_ready_and_nobody_waits_any_longer(tmp_path: Path) -> None:
+    with run_service(f"sqlite:///{tmp_path / 'modelyard.db'}", tmp_path) as service, service.owner() as me:
+        me.dataset()
+        job_id = me.post_job()["id"]
+        timer = threading.Timer(0.3, service.server.config.app.begin_stop)
+        timer.start()
+        started = time.monotonic()
+        assert me.client.get(f"/v1/jobs/{job_id}?wait=30").status_code == 200
+        timer.join()
+        assert 0.2 < time.monotonic() - started < 5
+        ready = me.client.get("/health/ready")
+        assert (ready.status_code, ready.json()["status"]) == (503, "stopping")
+        assert me.client.get("/health/live").status_code == 200

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy.exc import OperationalError
 
+from core import errors
 from core.errors import Invalid, Malformed, Unauthenticated, Unavailable
 from core.settings import Settings
 from modelyard.specs import AliasUpdate, PredictRequest
@@ -19,6 +21,7 @@ from service.files import matches, parse_range
 from service.inference.cache import ModelCache
 from service.inference.engine import Engine
 from service.keys import ALPHABET, digest_of, new_key
+from service.problems import problem_of
 from service.startup import is_loopback
 from service.stillness import Stillness
 from service.watch import Watcher
@@ -319,3 +322,33 @@ async def test_the_engine_runs_one_at_a_time_and_refuses_what_it_cannot_take() -
     assert await asyncio.gather(*tasks[:2]) == [1, 1]
     assert await engine.run(lambda: 5) == 5
     engine.close()
+
+
+# Problems
+
+
+def test_every_error_of_ours_has_a_status_and_a_problem() -> None:
+    kinds = [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.ModelyardError)
+    ]
+    assert len(kinds) > 10
+    for kind in kinds:
+        problem, _ = problem_of(kind("what was expected"))
+        assert 400 <= problem.status < 600
+        assert (problem.status == 500) == (kind is errors.ModelyardError)
+        assert problem.detail == "what was expected"
+
+
+def test_a_database_that_is_away_is_503_with_a_wait() -> None:
+    problem, headers = problem_of(OperationalError("SELECT secret", {}, Exception("refused at 10.0.0.1")))
+    assert (problem.status, headers["Retry-After"]) == (503, "1")
+    assert "secret" not in problem.detail
+    assert "10.0.0.1" not in problem.detail
+
+
+def test_an_unknown_exception_says_nothing_of_itself() -> None:
+    problem, _ = problem_of(ValueError("/secret/path"))
+    assert problem.status == 500
+    assert "secret" not in problem.detail

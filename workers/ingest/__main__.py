@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     out_dir: Path = arguments.out_dir
     out_dir.mkdir(parents=True, exist_ok=True)
     scratch = out_dir / "scratch"
-    scratch.mkdir()
+    scratch.mkdir(exist_ok=True)
     set_environment()
     set_limits(arguments.memory_bytes, arguments.cpu_seconds)
     problem: ModelyardError | None = None

@@ -212,7 +212,7 @@ def _write_split(
             columns.append(
                 pa.FixedSizeListArray.from_arrays(elements, rows[0].size) if rows.ndim > 1 else elements
             )
-            if name in summaries:
+            if name in summaries and not problems.errors:
                 summaries[name].add(elements)
         writer.write(pa.record_batch(columns, schema=writer.schema))
         start += len(block)

@@ -86,7 +86,8 @@ class Summary:
             return
         self._list_values(present)
         if pa.types.is_integer(present.type) or pa.types.is_floating(present.type):
-            self._add_numbers(present.to_numpy(zero_copy_only=False).astype(np.float64))
+            with np.errstate(over="ignore", invalid="ignore"):  # 1e300 squared: the deviation is not a number
+                self._add_numbers(present.to_numpy(zero_copy_only=False).astype(np.float64))
         self._count += len(present)
 
     def result(self) -> ColumnStats:

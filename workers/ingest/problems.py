@@ -19,9 +19,17 @@ class Problems:
 
     def add(self, pointer: str, code: str, message: str) -> None:
         """Raises as soon as there are `MAX_ERRORS`."""
-        self.errors.append(ProblemError(pointer, code, message))
-        if len(self.errors) >= MAX_ERRORS:
+        self.note(pointer, code, message)
+        if self.is_full:
             self.raise_any()
+
+    def note(self, pointer: str, code: str, message: str) -> None:
+        """As `add`, without raising."""
+        self.errors.append(ProblemError(pointer, code, message))
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.errors) >= MAX_ERRORS
 
     def raise_any(self) -> None:
         if not self.errors:

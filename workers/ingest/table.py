@@ -36,10 +36,10 @@ def ingest(tree: Tree, out: Path) -> Manifest:
         for split, file in files.items():
             splits[split] = _write_file(file, dtypes, writer, summaries if split == "train" else {}, problems)
         problems.raise_any()
-    if not splits["train"]:
-        raise Invalid(
-            f"{files['train'].name}: expected rows under the header, got none", code="empty_dataset"
-        )
+        if not splits["train"]:
+            raise Invalid(
+                f"{files['train'].name}: expected rows under the header, got none", code="empty_dataset"
+            )
     return Manifest(
         format="table",
         kind=Kind.TABLE,
@@ -109,7 +109,7 @@ def _write_file(
             cells = _converted(batch.column(name), dtype, name, file.name)
             _check_finite(cells, name, file.name, num_rows, problems)
             columns.append(cells)
-            if name in summaries:
+            if name in summaries and not problems.errors:
                 summaries[name].add(cells)
         num_rows += batch.num_rows
         if num_rows > MAX_ROWS:

@@ -60,10 +60,11 @@ class CsvFile:
         problems = Problems()
 
         def refuse(row: pa_csv.InvalidRow) -> str:
-            # Arrow counts lines from 1 with the header; without threads the number is exact.
+            # Arrow counts rows from 1 with the header; without threads the number is exact. What is raised
+            # here would be lost in Arrow, which is told to stop instead.
             message = f"expected {row.expected_columns} cells, got {row.actual_columns}"
-            problems.add(row_pointer(self.name, row.number - 1), "bad_csv", message)
-            return "skip"
+            problems.note(row_pointer(self.name, row.number - 1), "bad_csv", message)
+            return "error" if problems.is_full else "skip"
 
         with self._tree.open(self.name) as raw:
             file = _QuoteCounter(raw)
@@ -85,6 +86,7 @@ class CsvFile:
                 for batch in reader:
                     yield _trimmed(batch, self.name)
             except pa.ArrowInvalid as error:
+                problems.raise_any()
                 raise _bad_csv(self.name, error) from error
         problems.raise_any()
         if file.num_quotes % 2:
@@ -120,7 +122,7 @@ class ParquetFile:
         try:
             self._file = pq.ParquetFile(tree.local_path(name), memory_map=False)
             schema = self._file.schema_arrow
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise _bad_parquet(name, error) from error
         self.columns = list(schema.names)
         self.dtypes: dict[str, str | None] = {field.name: _dtype_of(field, name) for field in schema}
@@ -133,7 +135,7 @@ class ParquetFile:
                     for field, column in zip(batch.schema, batch.columns, strict=True)
                 ]
                 yield _trimmed(pa.record_batch(columns, names=self.columns), self.name)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise _bad_parquet(self.name, error) from error
 
 

@@ -21,7 +21,6 @@ _BLOCK = 512
 class TarTree:
     def __init__(self, path: Path, scratch: Path) -> None:
         self._scratch = scratch
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._offsets: dict[str, int] = {}
         size = path.stat().st_size
         members = Members(size)
@@ -36,6 +35,7 @@ class TarTree:
             if members.add(name, info.size, info.size):
                 self._offsets[name] = info.offset_data
         self.sizes = members.sizes
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def read(self, name: str) -> bytes:
         with self.open(name) as file:

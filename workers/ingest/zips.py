@@ -93,6 +93,10 @@ class _Member(io.RawIOBase):
         view[: len(data)] = data
         return len(data)
 
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
 
 def _open_zip(path: Path) -> zipfile.ZipFile:
     _check_directory_size(path)
