@@ -11,15 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
 
 # B rows in the batch, C channels or classes, H height, W width
 
-Transform = Callable[[Tensor], Tensor]
 Pairs = Dataset[tuple[Tensor, int]]
 
 
@@ -39,27 +38,19 @@ class Pictures(Dataset[tuple[Tensor, int]]):
     """Members of a zip as float32 [C, H, W] in 0..1, transformed, and the index of each one's label."""
 
     def __init__(
-        self,
-        archive: Path,
-        labels: Mapping[str, str],
-        names: Sequence[str],
-        transform: Transform | None = None,
+        self, archive: Path, labels: Mapping[str, str], names: Sequence[str], *transforms: nn.Module
     ) -> None:
         classes = sorted(set(labels.values()))
         with zipfile.ZipFile(archive) as members:
-            self.images = [np.array(Image.open(io.BytesIO(members.read(name)))) for name in names]
+            self.images = [Image.open(io.BytesIO(members.read(name))) for name in names]
         self.targets = [classes.index(labels[name]) for name in names]
-        self.transform = transform
+        self.transform = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), *transforms])
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image_HWC = np.atleast_3d(self.images[index])
-        image_CHW = torch.from_numpy(image_HWC).permute(2, 0, 1).float() / 255
-        if self.transform is not None:
-            image_CHW = self.transform(image_CHW)
-        return image_CHW, self.targets[index]
+        return self.transform(self.images[index]), self.targets[index]
 
 
 def labels_of_csv(archive: Path, name: str) -> dict[str, str]:

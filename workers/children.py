@@ -6,6 +6,7 @@ A child starts in milliseconds; a plain spawn would pay seconds of imports for e
 import contextlib
 import multiprocessing
 import multiprocessing.connection
+import os
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 
@@ -20,6 +21,8 @@ def preload() -> None:
 
     The entry point's module must not be imported again in children: run it as `python -m workers`.
     """
+    # Beside another busy process, threads that spin for each other cost far more than ones that sleep.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _CONTEXT.set_forkserver_preload(["workers.attempt"])
     forkserver.ensure_running()
     probe = _CONTEXT.Process(target=_nothing, daemon=True)
@@ -76,12 +79,9 @@ class Child:
         code = self.process.exitcode
         return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
 
-    def end(self, grace_s: float = 0.0) -> None:
-        """Waits up to `grace_s`, then kills, and reaps."""
-        if self._connection.closed:
-            return
-        self.process.join(grace_s)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
+    def end(self) -> None:
+        """Kills and reaps. Whatever the child has to give was given before: an interpreter with torch
+        takes most of a second to leave by itself, and a job waits for the slot."""
+        self.process.kill()
+        self.process.join()
         self._connection.close()

@@ -31,8 +31,6 @@ FLUSH_S = 0.25
 LISTEN_S = 1.0
 #: How long a child may take to leave its loop after a Stop before it is killed.
 STOP_GRACE_S = 10.0
-#: A child that said its last word leaves by itself.
-EXIT_GRACE_S = 1.0
 
 
 def supervise(house: House, job: Job) -> None:
@@ -50,14 +48,12 @@ def supervise(house: House, job: Job) -> None:
         Attempt(house, job, ledger, child).follow()
     except Fenced:
         bound.warning("attempt_fenced", hint="another attempt owns the job")
-        if child is not None:
-            child.end()  # at once: nothing it makes may be used
     except Exception as error:
         bound.exception("supervisor_failed")
         give_up(ledger, error)
     finally:
         if child is not None:
-            child.end(EXIT_GRACE_S)
+            child.end()
         finish.clear_scratch(scratch)
         bound.info("attempt_ends")
 

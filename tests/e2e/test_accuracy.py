@@ -14,7 +14,8 @@ import torch
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
-from torch import Tensor, nn
+from torch import nn
+from torchvision.transforms import v2
 
 from core.data.manifest import Manifest
 from core.data.splits import set_aside
@@ -80,7 +81,7 @@ def test_mnist_by_the_notes_net_is_within_two_points_of_a_plain_loop(
     )
 
     assert 0.85 < plain < 0.96
-    accuracy = job.wait(timeout_s=100).metrics["test_accuracy"]; print("ZZ", accuracy, plain)
+    accuracy = job.wait(timeout_s=100).metrics["test_accuracy"]
     assert accuracy == pytest.approx(plain, abs=0.02)
 
 
@@ -132,7 +133,6 @@ def test_cifar_by_three_blocks_with_batch_norm_is_within_five_points_of_a_plain_
             ]
         return nn.Sequential(*parts, nn.Flatten(), nn.Linear(16 * channels[-1], 10))
 
-    mean_C11, std_C11 = (torch.tensor(values)[:, None, None] for values in (CIFAR_MEAN, CIFAR_STD))
     labels = {split: plain_loop.labels_of_folders(CIFAR, split) for split in ("train", "test")}
     plain = accuracy_of_plain_loop(
         make_net,
@@ -142,11 +142,11 @@ def test_cifar_by_three_blocks_with_batch_norm_is_within_five_points_of_a_plain_
         lr=0.05,
         momentum=0.9,
         batch_size=128,
-        transform=lambda image_CHW: (image_CHW - mean_C11) / std_C11,
+        transforms=[v2.Normalize(CIFAR_MEAN, CIFAR_STD)],
     )
 
     assert 0.40 < plain < 0.75
-    accuracy = job.wait(timeout_s=500).metrics["test_accuracy"]; print("ZZ", accuracy, plain)
+    accuracy = job.wait(timeout_s=500).metrics["test_accuracy"]
     assert accuracy == pytest.approx(plain, abs=0.05)
 
 
@@ -268,15 +268,15 @@ def accuracy_of_plain_loop(
     lr: float,
     momentum: float,
     batch_size: int,
-    transform: Callable[[Tensor], Tensor] | None = None,
+    transforms: Sequence[nn.Module] = (),
 ) -> float:
     """On the test rows. The order of rows in an epoch is the service's: two orders of the same rows are up
     to three points apart, which would drown what is compared here."""
     assert len(rows.validation) == 1000
     assert sorted(rows.training + rows.validation) == sorted(labels["train"])
     assert sorted(rows.test) == sorted(labels["test"])
-    training = plain_loop.Pictures(archive, labels["train"], rows.training, transform)
-    validation = plain_loop.Pictures(archive, labels["train"], rows.validation, transform)
+    training = plain_loop.Pictures(archive, labels["train"], rows.training, *transforms)
+    validation = plain_loop.Pictures(archive, labels["train"], rows.validation, *transforms)
     settings = plain_loop.Settings(
         lr=lr,
         momentum=momentum,
@@ -286,5 +286,6 @@ def accuracy_of_plain_loop(
         order=lambda epoch: permutation(SEED, epoch, len(rows.training)).tolist(),
     )
     net = plain_loop.train(make_net, training, validation, settings)
-    _, accuracy = plain_loop.evaluate(net, plain_loop.Pictures(archive, labels["test"], rows.test, transform))
+    test = plain_loop.Pictures(archive, labels["test"], rows.test, *transforms)
+    _, accuracy = plain_loop.evaluate(net, test)
     return accuracy

@@ -87,8 +87,8 @@ async def test_the_service_and_a_worker_write_to_one_sqlite_file_at_once(sqlite_
                 await session.commit()
 
     await asyncio.gather(asyncio.to_thread(beat), *(serve() for _ in range(3)))
-    async with service.read() as session:
-        row = (await session.scalars(select(Dataset))).one()
+    async with service.read() as reading:
+        row = (await reading.scalars(select(Dataset))).one()
         assert (row.beat, row.revision) == (60, 60)
     worker.close()
     await service.close()

@@ -129,10 +129,8 @@ def test_claimable_jobs_are_counted_by_pool(database: Database) -> None:
     waiting = {"not_before": AT + timedelta(seconds=1)}
     queue(database, {}, {}, {"pool": "gpu"}, {"pool": "gpu", "wanted": "cancel"}, waiting)
     with database.read() as session:
-        assert {pool: count for pool, count in session.execute(leases.claimable_jobs(AT))} == {
-            "cpu": 2,
-            "gpu": 1,
-        }
+        counts = session.execute(leases.claimable_jobs(AT)).all()
+    assert sorted(counts) == [("cpu", 2), ("gpu", 1)]
 
 
 def test_of_many_workers_each_upload_goes_to_one_the_oldest_first(database: Database) -> None:
@@ -144,7 +142,7 @@ def test_of_many_workers_each_upload_goes_to_one_the_oldest_first(database: Data
     order: list[int] = []
 
     def claim_all() -> list[int]:
-        found = []
+        found: list[int] = []
         while True:
             with database.write() as session:
                 row: Dataset | None = session.scalar(leases.claim_dataset())
@@ -203,7 +201,7 @@ def test_a_lease_that_moved_since_it_was_seen_is_not_lost(database: Database) ->
 
 def test_losses_wait_ten_seconds_doubling_and_the_last_one_fails() -> None:
     job = Job(id="job_1", state="running", wanted="run", losses=0, event_seq=0, revision=0, transitions=[])
-    limits = {"max_losses": 5, "backoff_s": 10.0}
+    limits: dict[str, Any] = {"max_losses": 5, "backoff_s": 10.0}
     waits = []
     for _ in range(4):
         leases.lose_job(job, "worker lost", AT, **limits)

@@ -252,7 +252,10 @@ def test_a_resize_is_cached_as_bytes_and_is_torchvisions_own(tmp_path: Path) -> 
 
 def test_train_and_eval_with_other_prefixes_keep_pixels_of_their_own(tmp_path: Path) -> None:
     images_dataset(tmp_path)
-    flip_first = [{"type": "RandomHorizontalFlip", "p": 1.0}, {"type": "Resize", "size": [3, 4]}]
+    flip_first: list[dict[str, Any]] = [
+        {"type": "RandomHorizontalFlip", "p": 1.0},
+        {"type": "Resize", "size": [3, 4]},
+    ]
     rows = open_rows(source_of(tmp_path, transforms=Transforms(train=flip_first)))
     assert rows.train_inputs.shape[-2:] == (5, 6)
     assert rows.eval_inputs.shape[-2:] == (3, 4)

@@ -76,7 +76,7 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-@pytest.fixture(params=RECIPES.values(), ids=RECIPES.keys())
+@pytest.fixture(params=list(RECIPES.values()), ids=list(RECIPES))
 def recipe(request: pytest.FixtureRequest) -> Recipe:
     found: Recipe = request.param
     return found
@@ -156,7 +156,7 @@ def by_hand(training: Training) -> tuple[nn.Module, list[float]]:
         for batch in training.train.of_epoch(epoch):
             optimizer.zero_grad()
             loss = F.cross_entropy(net(batch.inputs), batch.targets)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
             optimizer.step()
             total += loss.item() * len(batch.targets)
             if scheduler is not None and training.interval == "step":

@@ -17,8 +17,8 @@ BATCH_SIZES = [1, 7, 64, 1000]
 
 def measured(task: Task, outputs: Tensor, targets: Tensor, batch_size: int) -> dict[str, float]:
     measures = MEASURES[task](CPU)
-    for outputs_B, targets_B in zip(outputs.split(batch_size), targets.split(batch_size), strict=True):
-        measures.add(outputs_B, targets_B)
+    for start in range(0, len(outputs), batch_size):
+        measures.add(outputs[start : start + batch_size], targets[start : start + batch_size])
     return measures.compute()
 
 
