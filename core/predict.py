@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from core.data import prepare
-from core.data.images import decode_image
+from core.data.images import decode_image, is_channels_last
 from core.data.instances import BadInstance, array_from_json, pixels_from_json
 from core.data.manifest import Kind
 from core.errors import Invalid
@@ -169,9 +169,11 @@ class Predictor:
 
 def array_row(array: Any) -> Tensor:
     """One row of an `arrays` dataset as the net's pipeline takes it: a uint8 matrix is an image of one
-    channel, everything but uint8 images is float32."""
+    channel, uint8 [H, W, C] is turned to [C, H, W], everything but uint8 images is float32."""
     row = torch.from_numpy(np.ascontiguousarray(array))
     if row.dtype == torch.uint8 and row.ndim >= 2:
+        if is_channels_last(row.shape):
+            return row.permute(2, 0, 1).contiguous()
         return row[None] if row.ndim == 2 else row
     return row.to(torch.float32)
 

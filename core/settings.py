@@ -51,10 +51,15 @@ class Settings(BaseSettings):
     chunk_timeout_s: float = Field(
         default=30, gt=0, description="an upload that sends nothing for so long is cut"
     )
+    packed_cache_bytes: int = Field(
+        default=20 * 1024 * MIB, ge=0, description="decoded images a worker's machine keeps between jobs"
+    )
     ingest_memory_bytes: int = Field(
         default=4096 * MIB, gt=0, description="address space of the ingest process"
     )
-    ingest_timeout_s: float = Field(default=3600, gt=0, description="seconds the ingest process may take, of CPU and of the clock")
+    ingest_timeout_s: float = Field(
+        default=3600, gt=0, description="seconds the ingest process may take, of CPU and of the clock"
+    )
     plan_max_parameters: int = Field(
         default=2_000_000_000, gt=0, description="largest net a spec may describe"
     )
@@ -80,6 +85,9 @@ class Settings(BaseSettings):
 
     def resolved_storage_url(self) -> str:
         return self.storage_url or f"file://{self.resolved_home() / 'artifacts'}"
+
+    def packed_cache(self) -> Path:
+        return self.scratch() / "packed"
 
     def scratch(self) -> Path:
         """Local working files: spools of uploads, checkpoints being written, the packed cache. On the

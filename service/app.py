@@ -9,6 +9,7 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 
+from core.nets.warm import warm
 from core.settings import Settings
 from service.api import (
     checkpoints,
@@ -75,6 +76,7 @@ async def _running(parts: Parts) -> AsyncIterator[None]:
         key_file = await first_admin_key(settings, parts.database)
         if key_file is not None:
             log.info("admin_key_written", path=str(key_file))
+        parts.planners.submit(warm)  # beside the start: nobody waits for it, and the first plan is quick
         sweeping = create_task(parts.sweeper.run())
         try:
             yield

@@ -131,9 +131,10 @@ class Sweeper:
     async def _dispatch(self) -> bool:
         """True once every pool that waits for a wake-up has got one."""
         for pool in sorted(self._unwoken):
+            self._unwoken.discard(pool)  # before sending: who pokes meanwhile gets a wake-up of its own
             if not await self._wake(pool):
+                self._unwoken.add(pool)
                 return False
-            self._unwoken.discard(pool)
         return True
 
     async def _wake(self, pool: str) -> bool:

@@ -149,11 +149,6 @@ async def delete_versions(parts: Parts, rows: list[str]) -> None:
         await asyncio.to_thread(_delete_bytes, parts, f"datasets/{dataset_id}")
 
 
-def _drop(parts: Parts, key: str, spooled: Spooled) -> None:
-    parts.storage.delete(key)
-    spooled.path.unlink(missing_ok=True)
-
-
 def _delete_bytes(parts: Parts, prefix: str) -> None:
     for key in list(parts.storage.list(prefix)):
         parts.storage.delete(key)

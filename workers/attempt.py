@@ -47,10 +47,6 @@ from workers.trainer import Cursor, NonFiniteLoss, Training
 
 T = TypeVar("T")
 
-GOLDEN_SAMPLES = 16
-#: How far the replay of a golden sample may be from what the trained net answered: float32 sums taken
-#: in another order differ by a few 1e-6.
-TOLERANCE = 1e-4
 REPORT_EVERY_S = 0.25
 
 
@@ -62,6 +58,8 @@ def main(connection: multiprocessing.connection.Connection, payload: bytes) -> N
     order = messages.decode_order(payload)
     try:
         Attempt(order, link).run()
+    except NoDevice as error:
+        link.send(Failed(JobErrorCode.DEVICE_UNAVAILABLE, str(error), "say device: auto or cpu"))
     except NonFiniteLoss as error:
         hint = "lower the learning rate, normalise the inputs, or look for bad rows in the dataset"
         link.send(Failed(JobErrorCode.NON_FINITE_LOSS, str(error), hint))
@@ -123,6 +121,9 @@ class Attempt:
 
     def run(self) -> None:
         torch.set_num_threads(self.resolved["threads"])
+        # torch's own default computes convolutions on a GPU in TF32: too coarse for fp32, and for golden
+        # answers that a CPU replays within 1e-4.
+        torch.backends.cudnn.allow_tf32 = False
         self.scratch.mkdir(parents=True, exist_ok=True)
         data = self.open_data()
         self._mark("data")
@@ -254,11 +255,15 @@ class Attempt:
         self.stages_ms[stage] = round((time.monotonic() - self.born) * 1000, 1)
 
 
+class NoDevice(Exception):
+    """The worker lacks the device that the spec names."""
+
+
 def resolve(spec: JobSpec, order: Order) -> dict[str, Any]:
     """What the first claim fixes and every later attempt repeats."""
     wants_gpu = spec.trainer.device == "cuda" or (spec.trainer.device == "auto" and order.use_gpu)
     if spec.trainer.device == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError("trainer.device is cuda, and this worker sees no GPU")
+        raise NoDevice("trainer.device is cuda, and this worker sees no GPU")
     device = "cuda" if wants_gpu and torch.cuda.is_available() else "cpu"
     precision = spec.trainer.precision
     if precision == "auto":

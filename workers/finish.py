@@ -1,5 +1,6 @@
 """What outlives an attempt: checkpoints made durable, versions registered, scratch cleared."""
 
+import contextlib
 import math
 import shutil
 from pathlib import Path
@@ -172,5 +173,13 @@ def _lineage(job_id: str, chosen: Checkpoint, dataset: Dataset, resolved: dict[s
     }
 
 
+def clear_earlier(folder: Path) -> None:
+    """What earlier attempts left beside this one's folder when their worker was killed."""
+    shutil.rmtree(folder.parent, ignore_errors=True)
+
+
 def clear_scratch(folder: Path) -> None:
+    """An attempt's folder, and the one around it that names the job or dataset, where it is empty then."""
     shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # another attempt's folder is in it, or it is gone
+        folder.parent.rmdir()

@@ -18,7 +18,7 @@ from core.db.models import Dataset, utc_now
 from core.db.statements import datasets, leases
 from core.errors import Invalid
 from modelyard.specs import Problem, ProblemError
-from workers.finish import clear_scratch
+from workers.finish import clear_earlier, clear_scratch
 from workers.house import House
 from workers.ledger import Fenced
 
@@ -32,7 +32,8 @@ def ingest(house: House, dataset: Dataset) -> None:
     bound = log.bind(dataset=dataset.id, name=dataset.name, version=dataset.version)
     out = house.settings.scratch() / "ingest" / dataset.id / str(dataset.fence)
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        clear_earlier(out)
+        out.mkdir(parents=True)
         source = house.storage.fetch(dataset.source_key)
         exit_code = _run(house, dataset, source, out)
         if exit_code is None:
@@ -91,9 +92,15 @@ def _commit(house: House, dataset: Dataset, out: Path) -> None:
     manifest = (out / "manifest.json").read_bytes()
     checked = msgspec.json.decode(manifest, type=Manifest)
     prefix = f"datasets/{dataset.id}/{dataset.fence}"
-    house.storage.adopt(f"{prefix}/data.arrow", out / "data.arrow")
-    house.storage.adopt(f"{prefix}/manifest.json", out / "manifest.json")
-    _end(house, dataset, state="ready", manifest=msgspec.to_builtins(checked))
+    keys = [f"{prefix}/{name}" for name in ("data.arrow", "manifest.json")]
+    for key in keys:
+        house.storage.adopt(key, out / Path(key).name)
+    try:
+        _end(house, dataset, state="ready", manifest=msgspec.to_builtins(checked))
+    except Fenced:  # deleted meanwhile, or another's: nobody will look for these files
+        for key in keys:
+            house.storage.delete(key)
+        raise
 
 
 def _end(house: House, dataset: Dataset, *, state: str, **values: Any) -> None:

@@ -33,7 +33,7 @@ class Ledger:
         self._progress: dict[str, Any] = {"epochs": job.spec["trainer"]["epochs"], **job.progress}
         self._metrics: dict[str, Any] = dict(job.metrics)
         self._resolved: dict[str, Any] | None = None
-        self._started_at: datetime | None = None
+        self._started_at = job.started_at
         self._events: list[tuple[str, dict[str, Any], datetime]] = []
         self._rows: dict[tuple[str, int], dict[str, Any]] = {}
         self.has_news = False
@@ -42,7 +42,7 @@ class Ledger:
 
     def started(self, report: Started) -> None:
         at = datetime.fromtimestamp(report.at, UTC)
-        self._resolved, self._started_at = report.resolved, at
+        self._resolved, self._started_at = report.resolved, self._started_at or at
         self._progress |= {"step": report.step, "steps": report.steps}
         data = {"resolved": report.resolved, "step": report.step, "stages_ms": report.stages_ms}
         self._event("started", data, at)
@@ -87,9 +87,7 @@ class Ledger:
         if self.has_news:
             values |= {"progress": self._progress, "metrics": self._metrics}
         if self._resolved is not None:
-            values["resolved"] = self._resolved
-        if self._started_at is not None:
-            values["started_at"] = self._started_at
+            values |= {"resolved": self._resolved, "started_at": self._started_at}
         wanted: str | None = session.scalar(leases.beat_job(self.job_id, self.fence, **values))
         if wanted is None:
             raise Fenced(self.job_id)
@@ -100,7 +98,7 @@ class Ledger:
             for kind, data, at in self._events:
                 session.add(jobs.add_event(job, kind, data, at))
         self._events, self._rows = [], {}
-        self._resolved = self._started_at = None
+        self._resolved = None
         self.has_news = False
         return wanted
 
@@ -156,6 +154,9 @@ class Ledger:
         with self._house.database.write() as session:
             self.write(session)
             session.execute(checkpoints.set_checkpoint_state(row.id, "corrupt"))
+            job = self.lock(session)
+            if job.best is not None and job.best["checkpoint"] == row.id:
+                job.best = None  # else what comes would have to beat a value that no weights have
             session.commit()
 
     def rewind(self, row: Checkpoint | None) -> None:

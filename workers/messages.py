@@ -110,10 +110,6 @@ class Stopped(Report, frozen=True):
     step: int
 
 
-class Warned(Report, frozen=True):
-    message: str
-
-
 class Failed(Report, frozen=True):
     code: JobErrorCode
     message: str
@@ -140,7 +136,7 @@ class Register(Command, frozen=True):
     step: int
 
 
-AnyReport = Started | Stepped | EpochEnded | Saved | Trained | Verified | Stopped | Warned | Failed
+AnyReport = Started | Stepped | EpochEnded | Saved | Trained | Verified | Stopped | Failed
 AnyCommand = Stop | Register
 
 encode = msgspec.msgpack.Encoder().encode

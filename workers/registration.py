@@ -20,7 +20,6 @@ from core.nets import artifacts
 from core.nets.artifacts import Golden, VersionManifest
 from core.nets.transforms import Pipeline
 from core.predict import Predictor
-from core.storage.durable import describe
 from modelyard.specs import JobSpec, Signature
 from modelyard.specs import Tensor as TensorInfo
 from workers import trainer
@@ -73,7 +72,7 @@ def verify(chosen: Register, spec: JobSpec, training: Training, data: Data, scra
     golden_GC: Tensor = artifacts.load(Path(chosen.state))["golden"]
     manifest = version_manifest(golden_GC, spec, data)
     path = scratch / "manifest.json"
-    path.write_bytes(msgspec.json.encode(manifest))
+    stored = artifacts.write_manifest(manifest, path)
     predictor = Predictor.load(path, Path(chosen.weights))
     difference = predictor.replay()
     test_metrics: dict[str, float] = {}
@@ -82,7 +81,7 @@ def verify(chosen: Register, spec: JobSpec, training: Training, data: Data, scra
         served = dataclasses.replace(training, net=predictor.net.to(training.device), autocast=None)
         test_metrics = trainer.evaluate(served, data.evaluation(data.rows.test, training.device), "test")
     return Verified(
-        manifest=describe(path),
+        manifest=stored,
         task=manifest.task,
         signature=msgspec.to_builtins(manifest.signature),
         classes=manifest.classes,

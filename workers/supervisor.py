@@ -41,6 +41,7 @@ def supervise(house: House, job: Job) -> None:
     child: Child | None = None
     try:
         bound.info("attempt_starts", attempt=job.attempt)
+        finish.clear_earlier(scratch)
         order = _order(house, job, ledger, scratch)
         if order is None:
             return
@@ -93,7 +94,7 @@ def _order(house: House, job: Job, ledger: Ledger, scratch: Path) -> Order | Non
         arrow=str(arrow),
         manifest=str(manifest),
         scratch=str(scratch),
-        cache=str(house.settings.scratch() / "packed"),
+        cache=str(house.settings.packed_cache()),
         threads=house.settings.cpu_threads(),
         use_gpu=house.settings.pool == "gpu",
         resolved=job.resolved,
@@ -179,8 +180,6 @@ class Attempt:
             case messages.Stopped():
                 self.ledger.stopped(self.stop_reason or "stopped", self.wants_cancel)
                 self.is_over = True
-            case messages.Warned():
-                self.ledger.warned(report.message)
             case messages.Failed():
                 self.ledger.fail(report.code, report.message, report.hint)
                 self.is_over = True

@@ -2,6 +2,7 @@
 
 from sqlalchemy.orm import Session
 
+from core.data.pruning import prune
 from core.db.models import Dataset, Job, utc_now
 from core.db.statements import jobs, leases
 from modelyard.specs import JobState
@@ -26,6 +27,7 @@ def train_one(house: House) -> bool:
         return False
     with house.busy():
         supervise(house, job)
+        prune(house.settings.packed_cache(), house.settings.packed_cache_bytes)
     return True
 
 

@@ -6,6 +6,7 @@ read from the header before any pixel is decoded, and an animation or an alpha c
 
 import struct
 import zlib
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Literal
 
@@ -20,6 +21,8 @@ Mode = Literal["L", "RGB"]
 #: Formats that Pillow may try, in this order. TIFF, FITS, EPS and the rest are never opened.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 MAX_PIXELS = 50_000_000
+#: How many channels an image has: grey or colour.
+CHANNELS = frozenset({1, 3})
 MAX_IMAGE_BYTES = 64 * 1024 * 1024
 
 # Pillow's modes by what they become; a mode in neither set (RGBA, LA, I;16, F, …) is refused.
@@ -42,6 +45,11 @@ def to_pixels(image: Image.Image, mode: Mode) -> NDArray[np.uint8]:
     """A loaded image as a writable uint8 [C, H, W]; colour becomes grey by ITU-R 601-2 luma."""
     pixels = np.array(image if image.mode == mode else image.convert(mode), dtype=np.uint8)
     return pixels[None] if mode == "L" else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def is_channels_last(shape: Sequence[int]) -> bool:
+    """Whether an array of this shape is an image as [H, W, C]; where both readings fit it is [C, H, W]."""
+    return len(shape) == 3 and shape[0] not in CHANNELS and shape[2] in CHANNELS
 
 
 def load_image(data: bytes) -> Image.Image:

@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from core.errors import Invalid
 
+#: Beyond what numpy's arrays and torch's layers take.
+MAX_DIMS = 32
+
 
 class BadInstance(Invalid):
     """One instance cannot be read."""
@@ -59,6 +62,8 @@ def array_from_json(instance: object, shape: list[int], dtype: str) -> NDArray[A
 
 
 def _array(instance: object) -> NDArray[Any]:
+    if isinstance(instance, list):
+        _require_numbers(instance)
     try:
         array = np.array(instance)
     except (ValueError, OverflowError) as error:  # ragged lists, integers over 64 bits
@@ -66,6 +71,21 @@ def _array(instance: object) -> NDArray[Any]:
     if array.dtype.kind not in "biuf":
         raise BadInstance(f"expected nested lists of numbers, got {_kind(array)}")
     return array
+
+
+def _require_numbers(instance: list[Any], depth: int = 1) -> None:
+    """Before numpy sees it: for one long text among many values it makes room for that text at each place."""
+    if depth > MAX_DIMS:
+        raise BadInstance(f"expected lists nested at most {MAX_DIMS} deep")
+    kinds = set(map(type, instance))
+    if str in kinds:
+        raise BadInstance("expected nested lists of numbers, got strings")
+    if not kinds <= {int, float, bool, list}:
+        raise BadInstance("expected nested lists of numbers, got values of different kinds")
+    if list in kinds:
+        for inner in instance:
+            if isinstance(inner, list):
+                _require_numbers(inner, depth + 1)
 
 
 def _kind(array: NDArray[Any]) -> str:

@@ -38,19 +38,6 @@ def packed_images(
     return packed
 
 
-def prune(folder: Path, keep_bytes: int) -> None:
-    """Removes what was used longest ago until at most `keep_bytes` stay. A job that has a file mapped
-    keeps its pages."""
-    if not folder.is_dir():
-        return
-    files = sorted(folder.glob("*.npy"), key=lambda path: path.stat().st_mtime, reverse=True)
-    total = 0
-    for path in files:
-        total += path.stat().st_size
-        if total > keep_bytes:
-            path.unlink(missing_ok=True)
-
-
 def _write(path: Path, table: pa.Table, mode: Mode, prefix: Prefix, threads: int) -> None:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
     column = table.column("image")

@@ -7,11 +7,12 @@ from msgspec import UNSET, Struct
 from torch import Tensor
 from torchvision.transforms import v2
 
+from core.data.images import is_channels_last
 from core.data.manifest import Kind, Manifest
 from core.nets import registry
 from core.nets.components.transforms import NEEDS_FLOAT, RANDOM, RESIZES
 from core.nets.faults import fault, first_line, join
-from core.nets.transforms import Component, resolve, without_random
+from core.nets.transforms import Component, prefix_length, resolve, without_random
 from modelyard.specs import ProblemError
 from modelyard.specs.jobspec import Transforms
 
@@ -48,14 +49,16 @@ class Images(Struct, frozen=True):
 
 def image_shapes(manifest: Manifest, name: str) -> list[tuple[Shape, int]]:
     """[C, H, W] and count of the images in a column, the most frequent first; empty where it holds none. A
-    uint8 matrix in arrays is an image of one channel."""
+    uint8 matrix in arrays is an image of one channel, and [H, W, C] is turned to [C, H, W]."""
     feature = manifest.features[name]
     match manifest.kind:
-        case Kind.IMAGES:
+        case Kind.IMAGES if name == "image":
             channels = feature.shape[0]
             return [((channels, h, w), count) for h, w, count in manifest.image_sizes]
         case Kind.ARRAYS if feature.dtype == "uint8" and len(feature.shape) >= 2:
             shape = tuple(feature.shape)
+            if is_channels_last(shape):
+                shape = (shape[2], *shape[:2])
             return [(shape if len(shape) > 2 else (1, *shape), manifest.num_samples)]
         case _:
             return []
@@ -132,9 +135,20 @@ class _Trace:
         finally:
             torch.default_generator.set_state(state)
         if len(set(shapes)) > 1:
-            self._sizes_differ(starts)
+            self._sizes_differ(starts, "All images must reach the net in one size")
+            return None
+        if len({self._stored(steps, start) for start, _ in starts}) > 1:
+            self._sizes_differ(starts, "All images must have one size before what is random or makes floats")
             return None
         return shapes[0]
+
+    def _stored(self, steps: list[tuple[Component, v2.Transform]], start: Shape) -> torch.Size:
+        """What the prefix makes of an image: rows are stored so, in one array."""
+        x_CHW = torch.zeros(1, dtype=torch.uint8).expand(start).to("meta")
+        for component, transform in steps[: prefix_length(self.resolved)]:
+            if component["type"] in RESIZES:
+                x_CHW = transform(x_CHW)
+        return x_CHW.shape
 
     def _construct(self) -> list[tuple[Component, v2.Transform]] | None:
         steps = []
@@ -207,13 +221,13 @@ class _Trace:
         self._refuse(component, message)
         return False
 
-    def _sizes_differ(self, starts: list[tuple[Shape, int]]) -> None:
+    def _sizes_differ(self, starts: list[tuple[Shape, int]], must: str) -> None:
         sizes = ", ".join(f"{h} x {w} ({count})" for (_, h, w), count in starts[:5])
         more = ", …" if len(starts) > 5 else ""
         (_, height, width), _ = starts[0]
         message = (
-            f"All images must reach the net in one size; the dataset has {sizes}{more} (height x width). "
-            f'Add {{"type": "Resize", "size": [{height}, {width}]}}.'
+            f"{must}; the dataset has {sizes}{more} (height x width). "
+            f'Put {{"type": "Resize", "size": [{height}, {width}]}} first.'
         )
         fault(self.errors, self.pointer, "image_sizes", message)
 

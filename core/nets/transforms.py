@@ -42,6 +42,12 @@ def without_random(components: Sequence[Component]) -> list[Component]:
     return [component for component in components if component["type"] not in RANDOM]
 
 
+def prefix_length(resolved: Sequence[Component]) -> int:
+    """How many leading transforms are deterministic and leave uint8 as it is."""
+    ends = RANDOM | NEEDS_FLOAT | {TO_DTYPE}
+    return next((i for i, component in enumerate(resolved) if component["type"] in ends), len(resolved))
+
+
 class Step(Struct, frozen=True):
     """`draw` numbers the random transforms of a pipeline; None for a deterministic one."""
 
@@ -68,7 +74,7 @@ class Pipeline:
                 Step(component, registry.construct("transform", component), draws if is_random else None)
             )
             draws += is_random
-        cut = next((i for i, step in enumerate(steps) if not _keeps(step)), len(steps))
+        cut = prefix_length(resolved)
         return cls(tuple(steps[:cut]), tuple(steps[cut:]))
 
     @property
@@ -107,11 +113,6 @@ class Pipeline:
             if state is not None:
                 torch.default_generator.set_state(state)
         return batch_BCHW
-
-
-def _keeps(step: Step) -> bool:
-    """Whether a leading transform belongs to the prefix: deterministic, and uint8 stays uint8."""
-    return step.draw is None and step.component["type"] not in NEEDS_FLOAT | {TO_DTYPE}
 
 
 def _seeded(transform: v2.Transform, image_CHW: Tensor, seed: int) -> Tensor:

@@ -19,10 +19,6 @@ class Storage(Protocol):
     def fetch(self, key: str) -> Path:
         """A local file with the content; for reading only. FileNotFoundError where there is none."""
 
-    def read(self, key: str) -> bytes: ...
-
-    def exists(self, key: str) -> bool: ...
-
     def delete(self, key: str) -> None:
         """Deleting what is not there is no error."""
 

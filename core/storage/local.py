@@ -35,12 +35,6 @@ class LocalStorage:
             raise FileNotFoundError(key)
         return path
 
-    def read(self, key: str) -> bytes:
-        return path_below(self.root, key).read_bytes()
-
-    def exists(self, key: str) -> bool:
-        return path_below(self.root, key).is_file()
-
     def delete(self, key: str) -> None:
         path = path_below(self.root, key)
         path.unlink(missing_ok=True)

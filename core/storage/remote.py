@@ -44,16 +44,6 @@ class RemoteStorage:
             raise
         return target
 
-    def read(self, key: str) -> bytes:
-        return bytes(obstore.get(self._store, key).bytes())
-
-    def exists(self, key: str) -> bool:
-        try:
-            obstore.head(self._store, key)
-        except FileNotFoundError:
-            return False
-        return True
-
     def delete(self, key: str) -> None:
         path_below(self._cache, key).unlink(missing_ok=True)
         obstore.delete(self._store, key)

@@ -307,6 +307,13 @@ def test_arrays_of_bytes_are_images(shape: tuple[int, ...], row: tuple[int, ...]
     assert np.array_equal(rows.train_inputs.numpy(), x.reshape(20, *row))
 
 
+def test_images_in_arrays_with_their_channels_last_are_turned(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (20, 4, 5, 3), dtype=np.uint8)
+    arrays_dataset(tmp_path, x, np.arange(20, dtype=np.int64) % 2, classes=["a", "b"])
+    rows = open_rows(source_of(tmp_path))
+    assert np.array_equal(rows.train_inputs.numpy(), x.transpose(0, 3, 1, 2))
+
+
 def test_an_instance_is_what_a_user_would_send(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("images", "table", "arrays")]
     for folder in folders:

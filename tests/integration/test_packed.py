@@ -16,7 +16,8 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from core.data.images import decode_image
-from core.data.packed import Prefix, packed_images, prune
+from core.data.packed import Prefix, packed_images
+from core.data.pruning import prune
 from core.errors import Invalid
 from tests.make_data import encode, image_bytes
 

@@ -206,6 +206,16 @@ def test_arrays_of_bytes_are_grey_images(tmp_path: Path) -> None:
     assert_scores(answer, image_scores(net, picture(4, 1)))
 
 
+def test_arrays_of_bytes_may_have_their_channels_last(tmp_path: Path) -> None:
+    net = images_net(3)
+    described = msgspec.structs.replace(
+        images_manifest(3), kind=Kind.ARRAYS, image_mode=None, raw_shape=[9, 8, 3], raw_dtype="uint8"
+    )
+    instance = picture(4, 3).transpose(1, 2, 0).tolist()
+    (answer,) = loaded(tmp_path, described, net).predict([instance], top_k=4)
+    assert_scores(answer, image_scores(net, picture(4, 3)))
+
+
 @pytest.mark.parametrize("outputs", [1, 2])
 def test_a_regression_answers_the_nets_values(outputs: int, tmp_path: Path) -> None:
     torch.manual_seed(4)

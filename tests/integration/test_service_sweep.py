@@ -322,6 +322,31 @@ def test_a_poke_wakes_within_moments_and_again_until_it_got_through(house: House
     asyncio.run(poked())
 
 
+def test_a_poke_while_a_wake_up_is_being_sent_gets_one_of_its_own(house: House) -> None:
+    async def poked() -> list[str]:
+        database = open_async_database(house.url)
+        sent: list[str] = []
+
+        def send(pool: str) -> None:
+            sent.append(pool)
+            if len(sent) == 1:  # a second job is committed meanwhile
+                loop.call_soon_threadsafe(sweeper.poke, pool)
+                time.sleep(0.1)
+
+        loop = asyncio.get_running_loop()
+        sweeper = Sweeper(database, house.settings, send)
+        running = asyncio.create_task(sweeper.run())
+        sweeper.poke("cpu")
+        await asyncio.sleep(0.6)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        sweeper.close()
+        await database.close()
+        return sent
+
+    assert asyncio.run(poked()) == ["cpu", "cpu"]
+
+
 def test_a_wake_up_reaches_the_queue_of_its_pool_on_a_real_broker(broker_url: str) -> None:
     settings = Settings(broker_url=broker_url)
     queue.wake(queue.make_celery(settings), "cpu")

@@ -66,9 +66,7 @@ def scratch_file(tmp_path: Path, content: bytes) -> Path:
 def test_an_adopted_file_is_read_back_and_gone_from_scratch(storage: Storage, tmp_path: Path) -> None:
     path = scratch_file(tmp_path, b"weights")
     storage.adopt("jobs/j/1/10/weights.pt", path)
-    assert storage.read("jobs/j/1/10/weights.pt") == b"weights"
     assert storage.fetch("jobs/j/1/10/weights.pt").read_bytes() == b"weights"
-    assert storage.exists("jobs/j/1/10/weights.pt")
     assert not path.exists()
 
 
@@ -89,14 +87,10 @@ def test_another_process_reads_what_was_adopted(storage: Storage, storage_url: s
 def test_what_is_not_there_is_a_file_not_found_error(storage: Storage) -> None:
     with pytest.raises(FileNotFoundError):
         storage.fetch("jobs/none")
-    with pytest.raises(FileNotFoundError):
-        storage.read("jobs/none")
-    assert not storage.exists("jobs/none")
 
 
 def test_a_folder_is_not_a_file(storage: Storage, tmp_path: Path) -> None:
     storage.adopt("jobs/j/weights.pt", scratch_file(tmp_path, b"1"))
-    assert not storage.exists("jobs/j")
     with pytest.raises(FileNotFoundError):
         storage.fetch("jobs/j")
 
@@ -105,7 +99,6 @@ def test_a_deleted_key_is_gone_everywhere(storage: Storage, tmp_path: Path) -> N
     storage.adopt("jobs/j/1/weights.pt", scratch_file(tmp_path, b"1"))
     storage.fetch("jobs/j/1/weights.pt")
     storage.delete("jobs/j/1/weights.pt")
-    assert not storage.exists("jobs/j/1/weights.pt")
     assert list(storage.list("jobs/j")) == []
     with pytest.raises(FileNotFoundError):
         storage.fetch("jobs/j/1/weights.pt")
@@ -115,7 +108,7 @@ def test_deleting_what_is_not_there_is_no_error(storage: Storage, tmp_path: Path
     storage.adopt("jobs/j/kept", scratch_file(tmp_path, b"1"))
     storage.delete("jobs/j/none")
     storage.delete("nothing/at/all")
-    assert storage.read("jobs/j/kept") == b"1"
+    assert storage.fetch("jobs/j/kept").read_bytes() == b"1"
 
 
 def test_a_list_names_the_whole_keys_below_a_folder_and_no_others(storage: Storage, tmp_path: Path) -> None:
@@ -125,7 +118,7 @@ def test_a_list_names_the_whole_keys_below_a_folder_and_no_others(storage: Stora
     assert sorted(storage.list("datasets/d1")) == keys
     assert sorted(storage.list("datasets/d1/2")) == keys[:2]
     assert list(storage.list("datasets/none")) == []
-    assert all(storage.exists(key) for key in storage.list("datasets"))
+    assert all(storage.fetch(key).is_file() for key in storage.list("datasets"))
 
 
 @pytest.mark.parametrize("key", ["../outside", "jobs/../../outside", "/etc/hostname"])
@@ -143,7 +136,7 @@ def test_a_key_does_not_leave_the_root(storage: Storage, tmp_path: Path, key: st
 def test_an_adopt_over_a_key_replaces_it_whole(storage: Storage, tmp_path: Path) -> None:
     storage.adopt("jobs/j/a", scratch_file(tmp_path, b"a long first content"))
     storage.adopt("jobs/j/a", scratch_file(tmp_path, b"second"))
-    assert storage.read("jobs/j/a") == b"second"
+    assert storage.fetch("jobs/j/a").read_bytes() == b"second"
 
 
 def test_keys_of_many_jobs_come_and_go_at_once(storage: Storage, tmp_path: Path) -> None:
@@ -166,8 +159,9 @@ def test_two_prefixes_of_a_bucket_do_not_see_each_other(tmp_path: Path) -> None:
     first.adopt("jobs/j", scratch_file(tmp_path, b"1"))
     assert list(first.list("jobs")) == ["jobs/j"]
     assert list(second.list("jobs")) == []
-    assert not second.exists("jobs/j")
-    assert whole.read(f"{tmp_path.name}/a/jobs/j") == b"1"
+    with pytest.raises(FileNotFoundError):
+        second.fetch("jobs/j")
+    assert whole.fetch(f"{tmp_path.name}/a/jobs/j").read_bytes() == b"1"
 
 
 def test_a_fetched_object_is_kept_and_a_failed_fetch_leaves_nothing(s3: str, tmp_path: Path) -> None:
@@ -209,7 +203,7 @@ def test_a_file_is_adopted_from_another_file_system(tmp_path: Path, other_file_s
     storage = open_storage(f"file://{tmp_path}/root", tmp_path / "cache")
     path = scratch_file(other_file_system, b"from afar")
     storage.adopt("jobs/j/a", path)
-    assert storage.read("jobs/j/a") == b"from afar"
+    assert storage.fetch("jobs/j/a").read_bytes() == b"from afar"
     assert list(storage.list("jobs")) == ["jobs/j/a"]
     assert not path.exists()
 

@@ -1,5 +1,6 @@
 """What a client sends as one instance, read as the dataset would hold it."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,22 @@ def test_what_is_no_grey_image_is_refused_with_what_came(instance: object, words
     with pytest.raises(BadInstance) as caught:
         pixels_from_json(instance, 1)
     assert words in caught.value.detail
+
+
+def test_one_long_text_among_many_values_costs_no_memory_for_each_of_them() -> None:
+    tracemalloc.start()
+    with pytest.raises(BadInstance, match="strings"):
+        pixels_from_json([["x" * 10_000, *([""] * 10_000)]], 1)  # 400 MB as one numpy array of text
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+def test_lists_nest_no_deeper_than_an_array_can() -> None:
+    instance: object = 1
+    for _ in range(900):
+        instance = [instance]
+    with pytest.raises(BadInstance, match="32 deep"):
+        array_from_json(instance, [1], "float32")
 
 
 def test_a_matrix_is_no_colour_image() -> None:

@@ -183,6 +183,11 @@ def test_uint8_matrices_in_arrays_are_images_of_one_channel() -> None:
     assert checked.spec["transforms"]["train"][0]["type"] == "ToDtype"
 
 
+def test_images_in_arrays_may_have_their_channels_last() -> None:
+    checked = plan(job(CNN), arrays([8, 9, 3], "uint8", classes=[str(i) for i in range(10)]))
+    assert checked.spec["model"]["layers"][0]["in_channels"] == 3
+
+
 def test_float_arrays_reach_the_net_as_they_are() -> None:
     checked = plan(job([{"type": "Linear", "out_features": 3}]), arrays([5], classes=["a", "b", "c"]))
     assert checked.spec["model"]["layers"][0]["in_features"] == 5

@@ -191,6 +191,26 @@ def test_a_resize_of_the_shorter_side_leaves_other_ratios_differing() -> None:
 
 
 @pytest.mark.parametrize(
+    "before",
+    [{"type": "RandomHorizontalFlip"}, {"type": "Normalize", "mean": [0.5], "std": [0.5]}],
+)
+def test_a_resize_after_what_runs_on_batches_comes_too_late_for_differing_sizes(
+    before: dict[str, Any],
+) -> None:
+    resize = {"type": "Resize", "size": [8, 8]}
+    differing = images(sizes=[(28, 28, 900), (32, 16, 100)])
+    (error,) = refused(job(transforms={"train": [before, resize]}), differing)
+    assert (error.pointer, error.code) == ("/transforms/train", "image_sizes")
+    assert "one size before" in error.message
+    check(job(transforms={"train": [resize, before]}), Source("d@1", differing))
+
+
+def test_a_label_is_no_image_to_learn_from() -> None:
+    (error,) = refused(job(target="image"))
+    assert (error.pointer, error.code) == ("/inputs", "shape")
+
+
+@pytest.mark.parametrize(
     ("transforms", "pointer", "word"),
     [
         (
