@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from deploy.embed import RunningStack
-from examples.digits.make_digits import pictures, write_zip
+from examples.digits.make_digits import pictures
 from modelyard import Client, Job, errors
 from modelyard.specs import ModelVersion, PredictReply
 from tests.make_data import csv_bytes, npz_bytes, zip_bytes
@@ -37,23 +37,20 @@ LAYERS = [
 class Digits:
     """Two versions of the model `digits`; `images_NHW` are the pixels of `pngs`, as they were uploaded."""
 
-    archive: Path
     jobs: list[Job]
     pngs: list[bytes]
     images_NHW: list[list[list[int]]]
 
 
 @pytest.fixture(scope="module")
-def digits(client: Client, tmp_path_factory: pytest.TempPathFactory) -> Digits:
-    archive = tmp_path_factory.mktemp("digits") / "digits.zip"
-    write_zip(archive)
-    client.datasets.push("digits", archive)
+def digits(client: Client, digits_zip: Path) -> Digits:
+    client.datasets.push("digits", digits_zip)
     jobs = []
     for seed in (1, 2):
         spec = job("digits", "digits", *LAYERS) | {"trainer": {"epochs": 1, "batch_size": 32, "seed": seed}}
         jobs.append(client.jobs.submit(spec).wait(timeout_s=100))
     pixels = np.rint(load_digits().images[::5] * (255 / 16)).astype(int)
-    return Digits(archive, jobs, [picture.png for picture in pictures("test")], pixels.tolist())
+    return Digits(jobs, [picture.png for picture in pictures("test")], pixels.tolist())
 
 
 def job(name: str, dataset: str, *layers: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -204,7 +201,9 @@ def test_body_that_is_no_whole_image_is_422(http: httpx2.Client, digits: Digits)
     assert (reply.status_code, reply.json()["code"]) == (422, "bad_instance")
 
 
-def test_version_tells_where_it_comes_from_and_what_it_takes(client: Client, digits: Digits) -> None:
+def test_version_tells_where_it_comes_from_and_what_it_takes(
+    client: Client, digits: Digits, digits_zip: Path
+) -> None:
     (_, trained), version = digits.jobs, client.models.version("digits", 2)
     dataset = client.datasets.get("digits")
 
@@ -226,7 +225,7 @@ def test_version_tells_where_it_comes_from_and_what_it_takes(client: Client, dig
     lineage = version.lineage
     assert (lineage.job, lineage.seed) == (trained.id, 2)
     assert (lineage.dataset, lineage.dataset_version) == ("digits", dataset.version)
-    assert lineage.dataset_sha256 == hashlib.sha256(digits.archive.read_bytes()).hexdigest()
+    assert lineage.dataset_sha256 == hashlib.sha256(digits_zip.read_bytes()).hexdigest()
     assert lineage.environment["torch"] == str(torch.__version__)
     assert trained.best is not None
     assert lineage.checkpoint == trained.best.checkpoint
