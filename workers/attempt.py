@@ -22,6 +22,7 @@ import torchvision  # noqa: F401 - preloaded for the nets and transforms
 
 from core.data.manifest import Manifest
 from core.data.targets import resolve_targets
+from core.errors import Invalid
 from core.nets import artifacts, build
 from core.nets.measures import MEASURES
 from core.nets.transforms import Pipeline
@@ -60,6 +61,9 @@ def main(connection: multiprocessing.connection.Connection, payload: bytes) -> N
         Attempt(order, link).run()
     except NoDevice as error:
         link.send(Failed(JobErrorCode.DEVICE_UNAVAILABLE, str(error), "say device: auto or cpu"))
+    except Invalid as error:
+        hint = "mend the dataset, or the job's transforms or prepare, and post it again"
+        link.send(Failed(JobErrorCode.DATASET_UNAVAILABLE, error.detail, hint))
     except NonFiniteLoss as error:
         hint = "lower the learning rate, normalise the inputs, or look for bad rows in the dataset"
         link.send(Failed(JobErrorCode.NON_FINITE_LOSS, str(error), hint))
@@ -130,12 +134,12 @@ class Attempt:
         training, cursor = self.build(data)
         self._mark("build")
         if not self.train(training, cursor, data):
-            self.link.send(Stopped(cursor.step))
+            self.link.send(Stopped())
             return
-        self.link.send(Trained("every epoch is done"))
+        self.link.send(Trained())
         chosen = self.link.wait_for_register()
         if chosen is None:
-            self.link.send(Stopped(cursor.step))
+            self.link.send(Stopped())
             return
         self.link.send(registration.verify(chosen, self.spec, training, data, self.scratch))
 

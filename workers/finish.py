@@ -3,6 +3,7 @@
 import contextlib
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from core import ids
-from core.db.models import Checkpoint, Dataset, Version, utc_now
+from core.db.models import Checkpoint, Dataset, Job, Version, utc_now
 from core.db.statements import checkpoints, datasets, jobs, models
 from modelyard.specs import JobError, JobErrorCode, JobState
 from workers.house import House
-from workers.ledger import Ledger, finite
+from workers.ledger import Fenced, Ledger, finite
 from workers.messages import Saved, Verified
 
 log = structlog.get_logger()
@@ -48,30 +49,30 @@ def commit_checkpoint(house: House, ledger: Ledger, saved: Saved) -> str:
     )
     house.storage.adopt(row.weights_key, Path(saved.weights.path))
     house.storage.adopt(row.state_key, Path(saved.state.path))
-    with house.database.write() as session:
-        wanted = ledger.write(session, losses=0)
-        job = ledger.lock(session)
-        policy = ledger.spec["trainer"]["checkpoint"]
-        value = saved.metrics.get(policy["monitor"])
-        if is_better(value, job.best["value"] if job.best else None, policy["mode"]):
+    try:
+        wanted, unneeded = ledger.patiently(lambda: _write_checkpoint(ledger, row, saved))
+    except Fenced:
+        _delete(house, [row.weights_key, row.state_key])
+        raise
+    _delete(house, unneeded)
+    return wanted
+
+
+def _write_checkpoint(ledger: Ledger, row: Checkpoint, saved: Saved) -> tuple[str, list[str]]:
+    """What is wanted, and the keys of what is no longer kept."""
+    policy = ledger.spec["trainer"]["checkpoint"]
+    value = saved.metrics.get(policy["monitor"])
+    with ledger.transaction(losses=0) as turn:
+        session, job = turn.session, ledger.lock(turn.session)
+        row.is_best = is_better(value, job.best["value"] if job.best else None, policy["mode"])
+        if row.is_best:
             session.execute(checkpoints.forget_best(ledger.job_id))
-            row.is_best = True
             job.best = {"checkpoint": row.id, "step": row.step, "epoch": row.epoch, "value": value}
         session.add(row)
-        session.add(
-            jobs.add_event(
-                job,
-                "checkpoint",
-                {"checkpoint": row.id, "step": row.step, "epoch": row.epoch, "is_best": row.is_best},
-                row.created_at,
-            )
-        )
+        data = {"checkpoint": row.id, "step": row.step, "epoch": row.epoch, "is_best": row.is_best}
+        session.add(jobs.add_event(job, "checkpoint", data, row.created_at))
         session.flush()
-        unneeded = _collect(session, ledger.job_id, policy["keep"])
-        session.commit()
-    for key in unneeded:
-        house.storage.delete(key)
-    return wanted
+        return turn.wanted, _collect(session, ledger.job_id, policy["keep"])
 
 
 def is_better(value: float | None, best: float | None, mode: str) -> bool:
@@ -94,26 +95,39 @@ def _collect(session: Session, job_id: str, keep: int) -> list[str]:
     return keys
 
 
+def _delete(house: House, keys: list[str]) -> None:
+    for key in keys:
+        house.storage.delete(key)
+
+
 def register(house: House, ledger: Ledger, verified: Verified) -> None:
     """The version `ready` and the job `succeeded` in one transaction; or `rejected` and `failed`."""
     version_id = ids.version_id()
     manifest_key = f"versions/{version_id}/manifest.json"
     house.storage.adopt(manifest_key, Path(verified.manifest.path))
+    try:
+        _register_in_turn(lambda: _register(ledger, verified, version_id, manifest_key), ledger)
+    except (Fenced, IntegrityError):
+        _delete(house, [manifest_key])
+        raise
+
+
+def _register_in_turn(write: Callable[[], None], ledger: Ledger) -> None:
     for attempt in range(REGISTER_TRIES):
         try:
-            with house.database.write() as session:
-                _register(session, ledger, verified, version_id, manifest_key)
-                session.commit()
-            return
+            return ledger.patiently(write)
         except IntegrityError:
             if attempt == REGISTER_TRIES - 1:
                 raise
 
 
-def _register(session: Session, ledger: Ledger, verified: Verified, version_id: str, key: str) -> None:
-    ledger.write(session)
-    job = ledger.lock(session)
-    chosen = chosen_checkpoint(session, ledger.job_id)
+def _register(ledger: Ledger, verified: Verified, version_id: str, key: str) -> None:
+    with ledger.transaction() as turn:
+        _write_version(turn.session, ledger.lock(turn.session), verified, version_id, key)
+
+
+def _write_version(session: Session, job: Job, verified: Verified, version_id: str, key: str) -> None:
+    chosen = chosen_checkpoint(session, job.id)
     dataset = session.scalars(datasets.dataset_of_job(job.dataset_id)).one()
     is_ready = verified.difference <= verified.tolerance
     metrics = {**chosen.metrics, **finite(verified.test_metrics)}

@@ -1,13 +1,18 @@
 """What one attempt writes to the database: progress, metrics, events and the end. Every write is fenced."""
 
+import contextlib
 import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
 from sqlalchemy import Insert
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from core.db.models import Checkpoint, Job, Metric, utc_now
@@ -18,9 +23,21 @@ from workers.messages import EpochEnded, Started, Stepped
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
+RETRY_S = 0.5
+
 
 class Fenced(Exception):
     """A write touched no row: another attempt owns the job, or it has ended."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A transaction under way, and what the owner wants of the job."""
+
+    session: Session
+    wanted: str
 
 
 class Ledger:
@@ -76,13 +93,37 @@ class Ledger:
 
     def flush(self) -> str:
         """Writes what has gathered, beats, and returns what is wanted. Raises Fenced."""
-        with self._house.database.write() as session:
-            wanted = self.write(session)
-            session.commit()
-        return wanted
+        return self.patiently(self._flush)
 
-    def write(self, session: Session, **more: Any) -> str:
-        """The same inside the caller's transaction; `more` are further columns of the job."""
+    def patiently(self, write: Callable[[], T]) -> T:
+        """Tries a transaction again while the database is away, for half a lease: a restart of it costs no
+        attempt. After that the lease is as good as lost, and the error is raised."""
+        give_up_at = time.monotonic() + self._house.settings.lease_s / 2
+        while True:
+            try:
+                return write()
+            except OperationalError as error:
+                if time.monotonic() > give_up_at:
+                    raise
+                log.warning("database_away", job=self.job_id, reason=str(error.orig))
+                time.sleep(RETRY_S)
+
+    @contextlib.contextmanager
+    def transaction(self, **more: Any) -> Iterator[Turn]:
+        """One fenced transaction: what has gathered and `more` columns of the job, then what the caller
+        adds. What has gathered is forgotten only once it is committed. Raises Fenced."""
+        with self._house.database.write() as session:
+            yield Turn(session, self._write(session, more))
+            session.commit()
+        self._events, self._rows = [], {}
+        self._resolved = None
+        self.has_news = False
+
+    def _flush(self) -> str:
+        with self.transaction() as turn:
+            return turn.wanted
+
+    def _write(self, session: Session, more: dict[str, Any]) -> str:
         values: dict[str, Any] = dict(more)
         if self.has_news:
             values |= {"progress": self._progress, "metrics": self._metrics}
@@ -97,9 +138,6 @@ class Ledger:
             job = self.lock(session)
             for kind, data, at in self._events:
                 session.add(jobs.add_event(job, kind, data, at))
-        self._events, self._rows = [], {}
-        self._resolved = None
-        self.has_news = False
         return wanted
 
     def lock(self, session: Session) -> Job:
@@ -122,42 +160,43 @@ class Ledger:
 
     def lost(self, reason: str) -> None:
         settings = self._house.settings
-        with self._house.database.write() as session:
-            self.write(session)
-            job = self.lock(session)
-            event = leases.lose_job(
-                job,
-                reason,
-                utc_now(),
-                max_losses=settings.max_losses,
-                backoff_s=settings.retry_backoff_s,
-            )
-            session.add(event)
-            session.commit()
+
+        def write() -> None:
+            with self.transaction() as turn:
+                event = leases.lose_job(
+                    self.lock(turn.session),
+                    reason,
+                    utc_now(),
+                    max_losses=settings.max_losses,
+                    backoff_s=settings.retry_backoff_s,
+                )
+                turn.session.add(event)
+
+        self.patiently(write)
 
     def _end(self, state: JobState, reason: str, error: JobError | None = None) -> None:
-        with self._house.database.write() as session:
-            self.write(session)
-            job = self.lock(session)
-            if error is not None:
-                job.error = msgspec.to_builtins(error)
-            if state is JobState.QUEUED and job.wanted == Wanted.CANCEL:
-                state = JobState.CANCELLED  # a queued job that nobody wants would never be claimed
-            session.add(jobs.move(job, state, reason, utc_now()))
-            session.commit()
+        def write() -> None:
+            with self.transaction() as turn:
+                job = self.lock(turn.session)
+                if error is not None:
+                    job.error = msgspec.to_builtins(error)
+                # A queued job that nobody wants would never be claimed.
+                is_unwanted = state is JobState.QUEUED and job.wanted == Wanted.CANCEL
+                end = JobState.CANCELLED if is_unwanted else state
+                turn.session.add(jobs.move(job, end, reason, utc_now()))
+
+        self.patiently(write)
 
     # Checkpoints
 
     def mark_corrupt(self, row: Checkpoint, reason: str) -> None:
         log.error("checkpoint_corrupt", job=self.job_id, checkpoint=row.id, reason=reason)
         self.warned(f"checkpoint {row.id} at step {row.step} is damaged ({reason}); the one before is used")
-        with self._house.database.write() as session:
-            self.write(session)
-            session.execute(checkpoints.set_checkpoint_state(row.id, "corrupt"))
-            job = self.lock(session)
+        with self.transaction() as turn:
+            turn.session.execute(checkpoints.set_checkpoint_state(row.id, "corrupt"))
+            job = self.lock(turn.session)
             if job.best is not None and job.best["checkpoint"] == row.id:
                 job.best = None  # else what comes would have to beat a value that no weights have
-            session.commit()
 
     def rewind(self, row: Checkpoint | None) -> None:
         """A later attempt goes on from a checkpoint, or from the start: what lies after it did not happen."""
@@ -167,10 +206,8 @@ class Ledger:
         if row is not None:
             self._metrics = dict(row.metrics)
         self._event("rewound", {"step": step, "epoch": epoch, "checkpoint": row.id if row else None})
-        with self._house.database.write() as session:
-            self.write(session)
-            session.execute(jobs.forget_metrics_after(self.job_id, step))
-            session.commit()
+        with self.transaction() as turn:
+            turn.session.execute(jobs.forget_metrics_after(self.job_id, step))
 
     def _measured(self, metrics: dict[str, float], step: int, epoch: int) -> None:
         self.has_news = True

@@ -19,6 +19,7 @@ from core.data.packed import packed_images
 from core.data.prepare import FittedColumn
 from core.data.splits import set_aside
 from core.data.targets import Targets, label_of
+from core.errors import Invalid
 from core.nets.randomness import permutation
 from core.nets.transforms import Pipeline
 from core.predict import array_row
@@ -165,7 +166,7 @@ def _read_targets(table: pa.Table, manifest: Manifest, targets: Targets) -> NDAr
         with np.errstate(over="ignore"):
             found = np.ascontiguousarray(values, dtype=np.float32)
         if not np.isfinite(found).all():
-            raise ValueError(
+            raise Invalid(
                 f"the target {targets.target!r} has missing values, or such as float32 cannot hold: "
                 "leave those rows out"
             )
@@ -175,12 +176,10 @@ def _read_targets(table: pa.Table, manifest: Manifest, targets: Targets) -> NDAr
     index_of = {name: index for index, name in enumerate(targets.classes or [])}
     labels = [None if value is None else label_of(value) for value in column.to_pylist()]
     if None in labels:
-        raise ValueError(
-            f"the target {targets.target!r} is missing in row {labels.index(None)}: leave it out"
-        )
+        raise Invalid(f"the target {targets.target!r} is missing in row {labels.index(None)}: leave it out")
     unknown = sorted({str(label) for label in labels if label not in index_of})
     if unknown:
-        raise ValueError(
+        raise Invalid(
             f"the target {targets.target!r} has values that the training split lacks: {unknown[:10]}"
         )
     return np.array([index_of[label] for label in labels if label is not None], dtype=np.int64)
@@ -191,7 +190,7 @@ def _require_finite(inputs_NF: NDArray[np.float32], prepared: list[FittedColumn]
     at = 0
     for column in prepared:
         if not np.isfinite(inputs_NF[:, at : at + column.width]).all():
-            raise ValueError(
+            raise Invalid(
                 f"the input {column.name!r} is missing in a row of val or test, and in none of train, or is "
                 'over float32: leave those rows out, or add {"type": "Impute"} to prepare'
             )

@@ -16,7 +16,6 @@ class Resume(msgspec.Struct, frozen=True):
 
     weights: str
     state: str
-    step: int
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -87,8 +86,6 @@ class Saved(Report, frozen=True):
 class Trained(Report, frozen=True):
     """The last epoch is over; the child waits for Register."""
 
-    reason: str
-
 
 class Verified(Report, frozen=True):
     """The chosen weights, read back from disk, answered the golden samples as the trained net did
@@ -106,8 +103,6 @@ class Verified(Report, frozen=True):
 
 class Stopped(Report, frozen=True):
     """The loop left at a Stop."""
-
-    step: int
 
 
 class Failed(Report, frozen=True):
@@ -132,8 +127,6 @@ class Register(Command, frozen=True):
 
     weights: str
     state: str
-    epoch: int
-    step: int
 
 
 AnyReport = Started | Stepped | EpochEnded | Saved | Trained | Verified | Stopped | Failed

@@ -30,6 +30,8 @@ from workers.trainer import Training
 # G golden samples, C classes or targets
 
 GOLDEN_SAMPLES = 16
+#: Photos are as large as their camera made them, and the service reads the manifest whole.
+GOLDEN_BYTES = 8 * 1024 * 1024
 #: How far the replay of a golden sample may be from what the trained net answered: float32 sums taken
 #: in another order differ by a few 1e-6.
 TOLERANCE = 1e-4
@@ -113,12 +115,16 @@ def version_manifest(golden_GC: Tensor, spec: JobSpec, data: Data) -> VersionMan
 
 
 def golden_samples(golden_GC: Tensor, data: Data) -> list[Golden]:
-    samples = []
+    samples: list[Golden] = []
+    size_bytes = 0
     rows = data.rows.validation[: len(golden_GC)].tolist()
     for row, outputs in zip(rows, golden_GC.tolist(), strict=True):
         instance: Any = raw_instance(data.arrow, data.manifest, data.targets.inputs, row)
         if isinstance(instance, bytes):
             instance = base64.b64encode(instance).decode()
+            size_bytes += len(instance)
+            if samples and size_bytes > GOLDEN_BYTES:
+                break
         samples.append(Golden(instance, outputs))
     return samples
 

@@ -13,7 +13,7 @@ from typing import assert_never
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from core.db.models import Job
+from core.db.models import Checkpoint, Job
 from core.db.statements import checkpoints, datasets
 from core.storage.durable import Damaged, verify
 from modelyard.specs import JobErrorCode, Wanted
@@ -107,17 +107,24 @@ def _resume(house: House, job: Job, ledger: Ledger) -> Resume | None:
     with house.database.read() as session:
         rows = session.scalars(checkpoints.ready_checkpoints(job.id)).all()
     for row in rows:
-        try:
-            weights = _verified(house, row.weights_key, row.weights_bytes, row.weights_sha256)
-            state = _verified(house, row.state_key, row.state_bytes, row.state_sha256)
-        except (Damaged, FileNotFoundError) as error:
-            ledger.mark_corrupt(row, str(error))
-            continue
-        ledger.rewind(row)
-        return Resume(str(weights), str(state), row.step)
+        files = _intact(house, ledger, row)
+        if files is not None:
+            ledger.rewind(row)
+            return Resume(*files)
     if job.attempt > 1:
         ledger.rewind(None)
     return None
+
+
+def _intact(house: House, ledger: Ledger, row: Checkpoint) -> tuple[str, str] | None:
+    """Local files of the weights and the state; None where they are not what was written, which is marked."""
+    try:
+        weights = _verified(house, row.weights_key, row.weights_bytes, row.weights_sha256)
+        state = _verified(house, row.state_key, row.state_bytes, row.state_sha256)
+    except (Damaged, FileNotFoundError) as error:
+        ledger.mark_corrupt(row, str(error))
+        return None
+    return str(weights), str(state)
 
 
 def _verified(house: House, key: str, size: int, sha256: str) -> Path:
@@ -187,15 +194,13 @@ class Attempt:
                 assert_never(report)
 
     def choose(self) -> Register:
-        """The best checkpoint by the job's monitor, else the newest."""
-        with self.house.database.read() as session:
-            row = finish.chosen_checkpoint(session, self.job.id)
-        return Register(
-            weights=str(self.house.storage.fetch(row.weights_key)),
-            state=str(self.house.storage.fetch(row.state_key)),
-            epoch=row.epoch,
-            step=row.step,
-        )
+        """The best checkpoint by the job's monitor, else the newest, of those whose files are intact."""
+        while True:
+            with self.house.database.read() as session:
+                row = finish.chosen_checkpoint(session, self.job.id)
+            files = _intact(self.house, self.ledger, row)
+            if files is not None:
+                return Register(*files)
 
     def look(self, wanted: str) -> None:
         """At what the owner and the operator want."""

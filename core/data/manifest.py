@@ -50,7 +50,7 @@ class Manifest(Struct, frozen=True):
     """`splits` maps a split to its rows, in the order they stand in the file.
 
     Images: `image_mode` is "L" if all are L, else "RGB"; `features["image"].shape` is [C, H, W] with -1
-    where sizes differ; `image_sizes` lists [H, W, count], the most frequent first, at most 20;
+    where sizes differ; `image_sizes` lists [H, W, count], the most frequent first, at most 200;
     `channel_mean` and `channel_std` are over the training split, pixels scaled to 0..1.
     """
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from core.data.images import Mode, decode_image
+from core.errors import Invalid
 
 #: [C, H, W] uint8 -> [C, H, W] uint8
 Prefix = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
@@ -53,7 +54,7 @@ def _write(path: Path, table: pa.Table, mode: Mode, prefix: Prefix, threads: int
         def decode(row: int) -> None:
             pixels = prefix(decode_image(column[row].as_py(), mode))
             if pixels.shape != shape:  # numpy would stretch a single row or channel over the rest
-                raise ValueError(f"image {row} is {pixels.shape} after its transforms, the first is {shape}")
+                raise Invalid(f"image {row} is {pixels.shape} after its transforms, the first is {shape}")
             packed[row] = pixels
 
         with ThreadPoolExecutor(threads) as pool:  # Pillow decodes without the interpreter's lock

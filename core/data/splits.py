@@ -45,7 +45,9 @@ def _by_class(order_N: NDArray[np.int64], labels_N: NDArray[np.int64], count: in
     classes, sizes = np.unique(labels_N, return_counts=True)
     exact = sizes * (count / len(labels_N))
     quota = np.floor(exact).astype(np.int64)
-    for position in np.argsort(quota - exact, kind="stable")[: count - quota.sum()]:
+    # A class with one row trains on it: validating on what was never seen says nothing.
+    by_remainder = np.lexsort((quota - exact, quota + 1 >= sizes))
+    for position in by_remainder[: count - quota.sum()]:
         quota[position] += 1
     shuffled_labels = labels_N[order_N]
     return np.concatenate(

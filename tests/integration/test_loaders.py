@@ -19,6 +19,7 @@ from core.data.images import decode_image
 from core.data.manifest import ColumnStats, Kind, Manifest
 from core.data.prepare import resolve_prepare
 from core.data.targets import resolve_targets
+from core.errors import Invalid
 from core.nets.steps import steps_per_epoch
 from core.nets.transforms import Pipeline, resolve, without_random
 from modelyard.specs import Feature, JobSpec, ProblemError, Split
@@ -338,7 +339,7 @@ def with_null(values: Any, row: int) -> pa.Array:
 def test_an_input_that_only_another_split_lacks_is_refused_by_name(tmp_path: Path) -> None:
     columns = table_columns()
     table_dataset(tmp_path, columns | {"age": with_null(columns["age"], 27)}, {"train": 25, "val": 5})
-    with pytest.raises(ValueError, match="the input 'age' is missing in a row of val or test"):
+    with pytest.raises(Invalid, match="the input 'age' is missing in a row of val or test"):
         open_rows(source_of(tmp_path, target="price"))
     filled = source_of(tmp_path, target="price", prepare=[{"type": "Impute"}, {"type": "Standardize"}])
     assert torch.isfinite(open_rows(filled).eval_inputs).all()
@@ -364,7 +365,7 @@ def test_a_target_that_another_split_lacks_or_invents_is_refused(
 ) -> None:
     columns = table_columns()
     table_dataset(tmp_path, columns | {target: change(columns[target])}, {"train": 25, "test": 5})
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(Invalid, match=words):
         open_rows(source_of(tmp_path, target=target))
 
 

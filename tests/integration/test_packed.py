@@ -109,7 +109,7 @@ def test_writing_to_the_array_does_not_reach_the_cache(tmp_path: Path) -> None:
 @pytest.mark.parametrize("odd", [(9, 8), (1, 1)], ids=["another size", "one pixel, which would be stretched"])
 def test_an_image_of_another_shape_is_refused_with_its_row(odd: tuple[int, int], tmp_path: Path) -> None:
     images = [*colours(6), image_bytes(6, odd, "RGB")]
-    with pytest.raises(ValueError, match=r"image 6 is \(3, .*the first is \(3, 7, 9\)"):
+    with pytest.raises(Invalid, match=r"image 6 is \(3, .*the first is \(3, 7, 9\)"):
         packed(images, tmp_path)
     assert files(tmp_path) == []
 

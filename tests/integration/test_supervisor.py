@@ -11,11 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 from sqlalchemy import update
+from sqlalchemy.exc import OperationalError
 
 from core.db.models import Job
 from tests import house as homes
 from workers import children
+from workers.children import Child
 from workers.house import House
+from workers.ledger import Ledger
+from workers.supervisor import Attempt
 from workers.tasks import train_one
 
 #: Long enough to be met in the middle, short enough to wait for when a test fails.
@@ -37,6 +41,13 @@ def house(database_url: str, tmp_path: Path) -> Iterator[House]:
 @pytest.fixture
 def manifest(house: House, tmp_path: Path) -> homes.Manifest:
     return homes.add_digits(house, tmp_path)
+
+
+class NoChild(Child):
+    """For what an attempt does without its child."""
+
+    def __init__(self) -> None:
+        pass
 
 
 def wait_for(claim: Callable[[], bool], timeout_s: float = 30) -> None:
@@ -245,3 +256,36 @@ def test_a_job_whose_dataset_lost_its_file_fails_and_says_so(house: House, manif
     assert job.state == "failed"
     assert job.error is not None
     assert job.error["code"] == "dataset_unavailable"
+
+
+def test_a_best_checkpoint_that_is_damaged_gives_way_to_an_intact_one(
+    house: House, manifest: homes.Manifest
+) -> None:
+    job_id = homes.add_job(house, manifest, epochs=2)
+    train_one(house)
+    kept = homes.read_checkpoints(house, job_id)
+    best = next(row for row in kept if row.is_best)
+    other = next(row for row in kept if not row.is_best)
+    house.storage.fetch(best.weights_key).write_bytes(b"not what was written")
+    with house.database.write() as session:  # as if it were about to register
+        session.execute(update(Job).where(Job.id == job_id).values(state="running"))
+        session.commit()
+    job = homes.read_job(house, job_id)
+    order = Attempt(house, job, Ledger(house, job), NoChild()).choose()
+    assert order.weights == str(house.storage.fetch(other.weights_key))
+    assert best.id not in [row.id for row in homes.read_checkpoints(house, job_id)]
+
+
+def test_a_database_that_is_away_for_a_moment_costs_no_attempt(
+    house: House, manifest: homes.Manifest
+) -> None:
+    job_id = homes.add_job(house, manifest)
+    answers = iter([OperationalError("UPDATE", {}, Exception("gone")), "run"])
+
+    def write() -> str:
+        answer = next(answers)
+        if isinstance(answer, OperationalError):
+            raise answer
+        return answer
+
+    assert Ledger(house, homes.read_job(house, job_id)).patiently(write) == "run"

@@ -23,7 +23,7 @@ from workers.ingest.writer import BATCH_BYTES, MAX_BATCH_ROWS, ArrowWriter
 
 SCHEMA = pa.schema([("image", pa.binary()), ("label", pa.int64()), ("file", pa.string())])
 
-_MAX_LISTED_SIZES = 20
+_MAX_LISTED_SIZES = 200
 _MAX_THREADS = 8
 # Mean size of a file under which threads did not gain when measured.
 _THREADED_IMAGE_BYTES = 32 * 1024

@@ -13,6 +13,7 @@ FAMILY = Family(
     left_out={
         "*.size_average": "torch has deprecated it for reduction",
         "*.reduce": "torch has deprecated it for reduction",
+        "CrossEntropyLoss.ignore_index": "classes are the dataset's labels, and none of them means nothing",
     },
     overrides={
         "*.reduction": Override(
