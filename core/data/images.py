@@ -124,7 +124,7 @@ def _check_png_sums(data: bytes) -> None:
         if end + 4 > len(data):
             return  # cut short: decoding says so
         if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
-            raise _corrupt(f"the checksum of its {data[at + 4 : at + 8]!r} chunk is wrong")
+            raise _corrupt(f"the checksum of its {data[at + 4 : at + 8].decode('latin-1')} chunk is wrong")
         if data[at + 4 : at + 8] == b"IEND":
             return
         at = end + 4

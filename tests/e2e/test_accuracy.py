@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,7 @@ def test_mnist_by_the_notes_net_is_within_two_points_of_a_plain_loop(
     stack: RunningStack, client: Client
 ) -> None:
     dataset = client.datasets.push("mnist", MNIST)
-    layers = [
+    layers: list[dict[str, Any]] = [
         {"type": "Flatten"},
         {"type": "Linear", "out_features": 512},
         {"type": "ReLU"},
@@ -99,16 +98,8 @@ def test_cifar_by_three_blocks_with_batch_norm_is_within_five_points_of_a_plain_
     stack: RunningStack, client: Client, channels: Sequence[int]
 ) -> None:
     dataset = client.datasets.push("cifar", CIFAR)
-    blocks = [
-        [
-            {"type": "Conv2d", "out_channels": width, "kernel_size": 3, "padding": 1},
-            {"type": "BatchNorm2d"},
-            {"type": "ReLU"},
-            {"type": "MaxPool2d", "kernel_size": 2},
-        ]
-        for width in channels
-    ]
-    layers = [*chain(*blocks), {"type": "Flatten"}, {"type": "Linear", "out_features": 10}]
+    layers = [layer for width in channels for layer in block(width)]
+    layers += [{"type": "Flatten"}, {"type": "Linear", "out_features": 10}]
     optimizer = {"type": "SGD", "lr": 0.05, "momentum": 0.9}
     normalize = {"type": "Normalize", "mean": CIFAR_MEAN, "std": CIFAR_STD}
     job = submit(
@@ -150,6 +141,15 @@ def test_cifar_by_three_blocks_with_batch_norm_is_within_five_points_of_a_plain_
     assert accuracy == pytest.approx(plain, abs=0.05)
 
 
+def block(width: int) -> list[dict[str, Any]]:
+    return [
+        {"type": "Conv2d", "out_channels": width, "kernel_size": 3, "padding": 1},
+        {"type": "BatchNorm2d"},
+        {"type": "ReLU"},
+        {"type": "MaxPool2d", "kernel_size": 2},
+    ]
+
+
 @pytest.mark.parametrize(("load", "epochs"), [(load_iris, 60), (load_breast_cancer, 15)])
 def test_small_mlp_on_a_table_of_scikit_learn_is_right_on_93_of_100_test_rows(
     client: Client, load: Callable[[], Any], epochs: int
@@ -164,7 +164,7 @@ def test_small_mlp_on_a_table_of_scikit_learn_is_right_on_93_of_100_test_rows(
     }
     name = load.__name__.removeprefix("load_").replace("_", "-")
     dataset = client.datasets.push(name, zip_bytes(files))
-    layers = [
+    layers: list[dict[str, Any]] = [
         {"type": "Linear", "out_features": 16},
         {"type": "ReLU"},
         {"type": "Linear", "out_features": len(bunch.target_names)},

@@ -3,7 +3,7 @@
 import http.client
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def spec(**trainer: Any) -> dict[str, Any]:
 
 def stream(
     stack: RunningStack, job_id: str, last_id: int | None = None
-) -> Iterator[tuple[int | None, str, Any]]:
+) -> Generator[tuple[int | None, str, Any]]:
     """(id, event, data) of a job's event stream, read line by line as it comes; closed with the iterator."""
     headers = {"Authorization": f"Bearer {stack.key}", "Accept": "text/event-stream"}
     if last_id is not None:

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from deploy.embed import RunningStack
 from examples.digits.make_digits import pictures
 from modelyard import Client, Job, errors
-from modelyard.specs import ModelVersion, PredictReply
+from modelyard.specs import ModelVersion, Prediction, PredictReply, Problem, ScoredLabel
 from tests.make_data import csv_bytes, npz_bytes, zip_bytes
 
 # B rows in the batch, F features, C classes, H height, W width
 
-LAYERS = [
+LAYERS: list[dict[str, Any]] = [
     {"type": "Conv2d", "out_channels": 8, "kernel_size": 3, "padding": 1},
     {"type": "BatchNorm2d"},
     {"type": "ReLU"},
@@ -58,10 +58,20 @@ def job(name: str, dataset: str, *layers: dict[str, Any], **more: Any) -> dict[s
     return {"name": name, "dataset": dataset, "model": model, **more}
 
 
+def top_of(prediction: Prediction) -> list[ScoredLabel]:
+    assert prediction.top, prediction
+    return prediction.top
+
+
+def error_of(prediction: Prediction) -> Problem:
+    assert prediction.error, prediction
+    return prediction.error
+
+
 def scores_of(reply: PredictReply) -> np.ndarray:
     """[B, C], from predictions with all classes in `top`."""
     return np.array(
-        [[one.score for one in sorted(row.top, key=lambda one: one.index)] for row in reply.predictions]
+        [[one.score for one in sorted(top_of(row), key=lambda one: one.index)] for row in reply.predictions]
     )
 
 
@@ -104,13 +114,14 @@ def test_top_k_lists_the_likeliest_classes_first_and_all_of_them_add_up_to_one(
     client: Client, digits: Digits
 ) -> None:
     (prediction,) = client.models.predict("digits", digits.images_NHW[:1], top_k=10).predictions
-    (three,) = client.models.predict("digits", digits.images_NHW[:1], top_k=3).predictions
+    (shorter,) = client.models.predict("digits", digits.images_NHW[:1], top_k=3).predictions
+    top = top_of(prediction)
 
-    assert all(left.score >= right.score for left, right in pairwise(prediction.top))
-    assert sum(one.score for one in prediction.top) == pytest.approx(1, abs=1e-5)
-    assert sorted(one.label for one in prediction.top) == [str(digit) for digit in range(10)]
-    assert three.top == prediction.top[:3]
-    assert (three.label, three.score) == (three.top[0].label, three.top[0].score)
+    assert all(left.score >= right.score for left, right in pairwise(top))
+    assert sum(one.score for one in top) == pytest.approx(1, abs=1e-5)
+    assert sorted(one.label for one in top) == [str(digit) for digit in range(10)]
+    assert top_of(shorter) == top[:3]
+    assert (shorter.label, shorter.index, shorter.score) == (top[0].label, top[0].index, top[0].score)
 
 
 def test_bad_row_in_the_middle_holds_its_error_and_the_others_their_answers(
@@ -128,11 +139,10 @@ def test_bad_row_in_the_middle_holds_its_error_and_the_others_their_answers(
         [one.score for one in alone], abs=1e-5
     )
     for bad in predictions[1:-1]:
-        assert bad.error
-        assert (bad.error.status, bad.error.code) == (422, "bad_instance")
+        assert (error_of(bad).status, error_of(bad).code) == (422, "bad_instance")
         assert not bad.label
-    assert "256" in predictions[2].error.detail
-    assert "[1, 8, 7]" in predictions[4].error.detail
+    assert "256" in error_of(predictions[2]).detail
+    assert "[1, 8, 7]" in error_of(predictions[4]).detail
 
 
 def test_answer_in_a_large_batch_is_the_answer_alone(client: Client, digits: Digits) -> None:
@@ -333,8 +343,8 @@ def test_table_fills_what_is_missing_with_the_mean_and_leaves_an_unknown_categor
     assert client.models.version("people", 1).classes == ["small", "tall"]
     answered = scores_of(PredictReply("people", 1, reply.predictions[:4]))
     assert np.abs(answered - scores_BC.numpy()).max() < 1e-5
-    assert "expected a number" in reply.predictions[4].error.detail
-    assert "shoes" in reply.predictions[5].error.detail
+    assert "expected a number" in error_of(reply.predictions[4]).detail
+    assert "shoes" in error_of(reply.predictions[5]).detail
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
@@ -373,4 +383,4 @@ def test_arrays_predict_what_their_layer_computes(client: Client, tmp_path: Path
         values = [one.value for one in reply.predictions]
         assert values == pytest.approx(outputs_BC[:, 0].tolist(), abs=1e-5)
         assert trained.metrics["test_mae"] == pytest.approx(np.abs(values - y_N[160:]).mean(), abs=1e-5)
-        assert trained.metrics["test_r2"] > 0.95
+        assert (trained.metrics["test_r2"] or 0) > 0.95

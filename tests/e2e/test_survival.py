@@ -66,8 +66,8 @@ def test_job_whose_training_process_is_killed_is_tried_again_at_once(
     stack, client = fragile
     job = client.jobs.submit(spec(EPOCHS))
     saved = first_checkpoint(job)
-    (trainer,) = (pid for pid in descendants(worker_of(stack)) if is_trainer(pid))
-    os.kill(trainer, signal.SIGKILL)
+    until(lambda: len(trainers_of(stack)) == 1, "the trainer of the job before is gone", within_s=5)
+    os.kill(trainers_of(stack)[0], signal.SIGKILL)
     ended = job.wait(timeout_s=120)
 
     assert (ended.state, ended.attempt) == (JobState.SUCCEEDED, 2)
@@ -150,6 +150,12 @@ def worker_of(stack: RunningStack) -> int:
     return int(pid)
 
 
+def trainers_of(stack: RunningStack) -> list[int]:
+    """The processes that the worker's fork server has forked: they have its command line."""
+    servers = [pid for pid in descendants(worker_of(stack)) if "forkserver" in command_of(pid)]
+    return [pid for pid in servers if int(stat_of(pid)[1]) in servers]
+
+
 def descendants(pid: int) -> list[int]:
     children = [
         int(child)
@@ -163,12 +169,6 @@ def command_of(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
 
 
-def is_trainer(pid: int) -> bool:
-    """A process that the fork server has forked: it has its command line, and it as its parent."""
-    parent = int(stat_of(pid)[1])
-    return "forkserver" in command_of(pid) and "forkserver" in command_of(parent)
-
-
 def is_running(pid: int) -> bool:
     try:
         return stat_of(pid)[0] != "Z"
@@ -177,7 +177,7 @@ def is_running(pid: int) -> bool:
 
 
 def stat_of(pid: int) -> list[str]:
-    """From the state on; the name before it may hold anything."""
+    """State, parent and so on; the name before them may hold anything."""
     return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
 
 

@@ -60,7 +60,11 @@ def test_a_second_start_keeps_the_key(tmp_path: Path) -> None:
         assert not (tmp_path / "admin.key").exists()
 
 
-@pytest.mark.parametrize("key", ["mdy_", "secret", "mdy_" + "0" * 22 + "_000000", new_key()[:-1], new_key()])
+@pytest.mark.parametrize(
+    "key",
+    ["mdy_", "secret", "mdy_" + "0" * 22 + "_000000", new_key()[:-1], new_key()],
+    ids=["prefix", "no key", "wrong checksum", "cut short", "unknown"],
+)
 def test_a_wrong_key_is_401(service: RunningService, key: str) -> None:
     with service.client() as client:
         reply = client.get("/v1/jobs", headers={"Authorization": f"Bearer {key}"})
