@@ -88,7 +88,8 @@ def _become(process: str, **options: str | int | Path | None) -> NoReturn:
         if value is not None
     }
     sys.stdout.flush()
-    os.execvpe(sys.executable, [sys.executable, "-m", NEEDS[process][0]], environment)  # noqa: S606
+    # -P: a folder called core or service where the user stands is not ours.
+    os.execvpe(sys.executable, [sys.executable, "-P", "-m", NEEDS[process][0]], environment)  # noqa: S606
 
 
 def _is_installed(module: str) -> bool:
