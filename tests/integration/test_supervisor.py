@@ -289,3 +289,15 @@ def test_a_database_that_is_away_for_a_moment_costs_no_attempt(
         return answer
 
     assert Ledger(house, homes.read_job(house, job_id)).patiently(write) == "run"
+
+
+def test_a_job_in_bf16_trains_and_its_version_answers_in_fp32(house: House, manifest: homes.Manifest) -> None:
+    job_id = homes.add_job(house, manifest, epochs=8, precision="bf16")
+    train_one(house)
+    job = homes.read_job(house, job_id)
+    assert (job.state, job.resolved["precision"]) == ("succeeded", "bf16")
+    assert job.metrics["test_accuracy"] > 0.8
+    weights = torch.load(
+        house.storage.fetch(homes.read_checkpoints(house, job_id)[0].weights_key), weights_only=True
+    )
+    assert {value.dtype for value in weights.values()} == {torch.float32, torch.int64}
