@@ -46,7 +46,7 @@ def supervise(house: House, job: Job) -> None:
         if order is None:
             return
         child = Child(order)
-        Attempt(house, job, ledger, child).follow()
+        Conversation(house, job, ledger, child).follow()
     except Fenced:
         bound.warning("attempt_fenced", hint="another attempt owns the job")
     except Exception as error:
@@ -134,8 +134,8 @@ def _verified(house: House, key: str, size: int, sha256: str) -> Path:
 
 
 @dataclass
-class Attempt:
-    """The conversation with one child."""
+class Conversation:
+    """With the child of one attempt, from its first report to the end of either."""
 
     house: House
     job: Job

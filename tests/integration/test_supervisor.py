@@ -19,7 +19,7 @@ from workers import children
 from workers.children import Child
 from workers.house import House
 from workers.ledger import Ledger
-from workers.supervisor import Attempt
+from workers.supervisor import Conversation
 from workers.tasks import train_one
 
 #: Long enough to be met in the middle, short enough to wait for when a test fails.
@@ -271,7 +271,7 @@ def test_a_best_checkpoint_that_is_damaged_gives_way_to_an_intact_one(
         session.execute(update(Job).where(Job.id == job_id).values(state="running"))
         session.commit()
     job = homes.read_job(house, job_id)
-    order = Attempt(house, job, Ledger(house, job), NoChild()).choose()
+    order = Conversation(house, job, Ledger(house, job), NoChild()).choose()
     assert order.weights == str(house.storage.fetch(other.weights_key))
     assert best.id not in [row.id for row in homes.read_checkpoints(house, job_id)]
 
