@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024 * 1024
@@ -97,3 +97,16 @@ class Settings(BaseSettings):
     def cpu_threads(self) -> int:
         """Threads of one training child."""
         return max(1, (os.cpu_count() or 1) // self.slots)
+
+
+def settings_or_exit() -> Settings:
+    """The settings of this environment. Raises SystemExit that names each one that can't be meant."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = (
+            f"modelyard: MODELYARD_{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}, "
+            f"got {fault['input']!r}"
+            for fault in error.errors()
+        )
+        raise SystemExit("\n".join(wrong)) from None

@@ -43,7 +43,7 @@ def prepare_home(home: Path) -> None:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise CannotStart(f"expected a folder at {home}, found a file; choose another --home") from error
-    except PermissionError as error:
+    except OSError as error:
         raise CannotStart(f"cannot make {home}: {error.strerror}; choose another --home") from error
     status = home.stat()
     if status.st_uid != os.geteuid():

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from core.settings import Settings
+from core.settings import Settings, settings_or_exit
 from deploy.address import is_ready, take_port, url_of
 from deploy.broker import answers_ping, broker_command, choose_socket, find_broker, remove_socket
 from deploy.home import CannotStart, Lock, hold, prepare_home
@@ -29,7 +29,7 @@ BROKER_GRACE_S = 5.0
 def main() -> int:
     block_signals()
     os.umask(0o077)
-    settings = Settings()
+    settings = settings_or_exit()
     home = settings.resolved_home()
     try:
         prepare_home(home)

@@ -5,12 +5,12 @@
 
 import sys
 
-from core.settings import Settings
+from core.settings import settings_or_exit
 from migrations import draft, upgrade
 
 
 def main(arguments: list[str]) -> int:
-    url = Settings().resolved_database_url()
+    url = settings_or_exit().resolved_database_url()
     match arguments:
         case []:
             before, after = upgrade(url)

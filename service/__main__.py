@@ -9,7 +9,7 @@ import structlog
 import uvicorn
 
 from core.logs import configure_logs
-from core.settings import Settings
+from core.settings import Settings, settings_or_exit
 from service.app import create_app
 from service.edge import Edge
 from service.startup import CannotStart, require_schema
@@ -60,7 +60,7 @@ def make_server(settings: Settings) -> Server:
 
 
 def main() -> int:
-    settings = Settings()
+    settings = settings_or_exit()
     configure_logs(settings)
     # uvicorn raises the signal that stopped it once more when it is done; by then all is in order.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -17,6 +17,9 @@ from modelyard.specs import Problem, ProblemError
 MEDIA_TYPE = "application/problem+json"
 
 #: The one table. A class that is not listed answers as the nearest one above it.
+#: The framework names a handler's argument; these are called otherwise in a request.
+SENT_AS = {"job_state": "state", "job_name": "name", "kind": "format", "idempotency_key": "Idempotency-Key"}
+
 STATUS: dict[type[ModelyardError], HTTPStatus] = {
     ModelyardError: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.Malformed: HTTPStatus.BAD_REQUEST,
@@ -112,9 +115,12 @@ def _of_parameters(error: ValidationException) -> errors.Invalid:
     """A query, path or header parameter that cannot be taken. Pointers are for bodies: these have none."""
     listed = error.extra if isinstance(error.extra, list) else []
     found = [
-        ProblemError("", "parameter", f"parameter {item.get('key', '?')!r}: {item.get('message', 'invalid')}")
+        ProblemError(
+            "", "parameter", f"parameter {SENT_AS.get(key, key)!r}: {item.get('message', 'invalid')}"
+        )
         for item in listed
         if isinstance(item, dict)
+        for key in [str(item.get("key", "?"))]
     ]
     said = "; ".join(one.message for one in found) or error.detail
     return errors.Invalid(f"A parameter cannot be taken: {said}.", code="invalid_parameter", errors=found)

@@ -2,12 +2,12 @@
 
 import sys
 
-from core.settings import Settings
+from core.settings import settings_or_exit
 from workers.app import app
 
 
 def main() -> None:
-    settings = Settings()
+    settings = settings_or_exit()
     sys.argv[0] = "modelyard worker"
     app.worker_main(
         [

@@ -11,7 +11,7 @@ from celery.concurrency.thread import TaskPool
 
 from core.logs import configure_logs
 from core.queue import WAKE, make_celery
-from core.settings import Settings
+from core.settings import Settings, settings_or_exit
 from workers import children
 from workers.house import House
 from workers.tasks import wake
@@ -64,4 +64,4 @@ def refuse_other_pools(pool: type) -> None:
         )
 
 
-app = create_worker(Settings())
+app = create_worker(settings_or_exit())

@@ -188,8 +188,14 @@ def _lineage(job_id: str, chosen: Checkpoint, dataset: Dataset, resolved: dict[s
 
 
 def clear_earlier(folder: Path) -> None:
-    """What earlier attempts left beside this one's folder when their worker was killed."""
-    shutil.rmtree(folder.parent, ignore_errors=True)
+    """Removes what attempts of a smaller fence left beside this one's folder when their worker was killed.
+
+    A later attempt's stays: this one may have slept past its lease, and does not know it yet.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        for other in folder.parent.iterdir():
+            if int(other.name) < int(folder.name):
+                shutil.rmtree(other, ignore_errors=True)
 
 
 def clear_scratch(folder: Path) -> None:

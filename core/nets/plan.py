@@ -34,6 +34,8 @@ from modelyard.specs import JobSpec, Plan, ProblemError, ResolvedTransforms
 # B rows in the batch
 
 MAX_PARAMETERS = 2_000_000_000
+#: `/v1/models/stats` is no model.
+RESERVED_NAME = "stats"
 
 
 class Source(Struct, frozen=True):
@@ -76,6 +78,9 @@ def check(raw: object, source: Source, *, max_parameters: int = MAX_PARAMETERS) 
     spec = decode_struct(raw, JobSpec, "", errors)
     if spec is None:
         raise _invalid(errors)
+    if spec.name == RESERVED_NAME:
+        message = f"{spec.name!r} can't name a model: a route of the API has this name; choose another."
+        fault(errors, "/name", "reserved", message)
     components = _check_components(spec, errors)
     targets = resolve_targets(spec, manifest, errors, warnings)
     inputs = _resolve_inputs(spec, targets, manifest, errors) if targets is not None else None

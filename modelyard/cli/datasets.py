@@ -16,7 +16,7 @@ from rich.progress import (
 )
 
 from modelyard.cli.files import write_whole
-from modelyard.cli.session import AsJson, Session, Shared
+from modelyard.cli.session import AsJson, Count, Session, Shared
 from modelyard.specs import Dataset, DatasetState
 
 app = App(name="datasets", help="Upload, look at and delete what is trained on.")
@@ -58,7 +58,7 @@ def push(
 
 
 @app.command(name="list")
-def list_(*, limit: int = 50, as_json: AsJson = False, session: Shared) -> None:
+def list_(*, limit: Count = 50, as_json: AsJson = False, session: Shared) -> None:
     """The newest version of every dataset.
 
     Args:
@@ -89,7 +89,7 @@ def show(name: str, *, version: int | None = None, as_json: AsJson = False, sess
 
 @app.command
 def samples(
-    name: str, *, split: str = "train", limit: int = 9, as_json: AsJson = False, session: Shared
+    name: str, *, split: str = "train", limit: Count = 9, as_json: AsJson = False, session: Shared
 ) -> None:
     """The first rows of a split.
 

@@ -6,7 +6,7 @@ from typing import Annotated, TypeAlias
 from cyclopts import App, Parameter
 
 from modelyard.cli.files import read_mapping
-from modelyard.cli.session import AsJson, Session, Shared, numbers
+from modelyard.cli.session import AsJson, Count, Session, Shared, numbers
 from modelyard.cli.watching import follow
 from modelyard.specs import Job, Progress
 
@@ -77,7 +77,7 @@ def list_(
     *,
     state: str | None = None,
     name: str | None = None,
-    limit: int = 20,
+    limit: Count = 20,
     as_json: AsJson = False,
     session: Shared,
 ) -> None:

@@ -4,14 +4,14 @@ from itertools import islice
 
 from cyclopts import App
 
-from modelyard.cli.session import AsJson, Session, Shared, numbers
+from modelyard.cli.session import AsJson, Count, Session, Shared, numbers
 from modelyard.specs import Model, ModelVersion
 
 app = App(name="models", help="What was trained, and which version an alias names.")
 
 
 @app.command(name="list")
-def list_(*, limit: int = 50, as_json: AsJson = False, session: Shared) -> None:
+def list_(*, limit: Count = 50, as_json: AsJson = False, session: Shared) -> None:
     """Every model.
 
     Args:

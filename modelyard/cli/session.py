@@ -8,6 +8,7 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 from rich.table import Table
 
@@ -65,6 +66,10 @@ Shared: TypeAlias = Annotated[Session, Parameter(parse=False)]
 AsJson: TypeAlias = Annotated[
     bool, Parameter(name="--json", negative="", help="print JSON, for other programs")
 ]
+
+
+#: `--limit`: how many rows of a list to show.
+Count: TypeAlias = Annotated[int, Parameter(validator=Number(gte=1))]
 
 
 def numbers(values: dict[str, float | None]) -> str:

@@ -9,7 +9,7 @@ from litestar.params import QueryParameter
 from core.data.preview import preview_png, read_rows
 from core.db.models import Dataset as Row
 from core.db.statements import datasets
-from core.errors import Conflict
+from core.errors import Conflict, NotFound
 from modelyard.specs import Sample
 from modelyard.specs import Samples as SamplesView
 from service.api.datasets import newest
@@ -35,8 +35,12 @@ class Samples(Controller):
     ) -> SamplesView:
         """The first rows of a split of the newest ready version."""
         row = await _readable(parts, request.user.owner, name)
+        manifest = manifest_of(row)
+        if split not in manifest.splits:
+            known = ", ".join(manifest.splits)
+            raise NotFound(f"{name}@{row.version} has no split {split!r}; it has {known}.")
         data = await asyncio.to_thread(parts.storage.fetch, data_key(row))
-        rows = await asyncio.to_thread(read_rows, data, manifest_of(row), split, limit)
+        rows = await asyncio.to_thread(read_rows, data, manifest, split, limit)
         return SamplesView(split, [Sample(index, values) for index, values in enumerate(rows)])
 
     @get("/preview.png", media_type="image/png")
@@ -45,11 +49,10 @@ class Samples(Controller):
         request: AnyRequest,
         parts: Wired,
         name: NamePath,
-        split: Split = "train",
         rows: Side = 3,
         cols: Side = 3,
     ) -> Response[bytes]:
-        """A grid of images with their labels."""
+        """A grid of images of the training split with their labels."""
         row = await _readable(parts, request.user.owner, name)
         data = await asyncio.to_thread(parts.storage.fetch, data_key(row))
         png = await asyncio.to_thread(preview_png, data, manifest_of(row), rows, cols)

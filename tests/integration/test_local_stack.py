@@ -308,6 +308,25 @@ def test_taken_port_is_refused_by_name_before_anything_starts(
     assert not (home / "trace").exists()
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("MODELYARD_PORT", "99999"), ("MODELYARD_SLOTS", "none"), ("MODELYARD_HOME", "/proc/x")],
+)
+def test_setting_that_cannot_be_meant_is_refused_in_a_line_with_its_value(setting: str, value: str) -> None:
+    refused = subprocess.run(
+        [sys.executable, "-m", "deploy.local"],
+        env={**os.environ, setting: value},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("modelyard: ")
+    assert value in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 def test_folder_with_other_files_that_others_may_read_is_not_taken_over(up: Up, home: Path) -> None:
     home.mkdir(mode=0o755)
     (home / "thesis.txt").touch()

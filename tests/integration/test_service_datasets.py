@@ -268,6 +268,13 @@ def test_a_dataset_still_processing_has_no_samples_yet(me: Owner) -> None:
     assert "retry-after" in reply.headers
 
 
+def test_samples_of_a_split_that_is_not_there_are_404_and_name_those_that_are(me: Owner) -> None:
+    me.dataset()
+    reply = me.client.get("/v1/datasets/d/samples?split=tset")
+    assert reply.status_code == 404
+    assert "it has train, test" in reply.json()["detail"]
+
+
 def test_a_jobs_state_is_of_no_matter_to_another_dataset(me: Owner) -> None:
     me.dataset("d")
     me.dataset("e")

@@ -92,7 +92,7 @@ def test_metadata_nested_as_deep_as_json_can_be_read_is_stored_or_refused(me: Ow
 def test_a_parameter_out_of_bounds_is_422_and_named(me: Owner, path: str) -> None:
     reply = me.client.get(path)
     assert reply.status_code == 422
-    assert path.partition("?")[2].partition("=")[0] in reply.json()["detail"]
+    assert f"parameter '{path.partition('?')[2].partition('=')[0]}'" in reply.json()["detail"]
 
 
 @pytest.mark.parametrize("path", ["/v1/datasets/a%00b", "/v1/jobs/x?wait=%00", "/v1/jobs?after=a%00"])

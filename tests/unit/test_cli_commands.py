@@ -83,6 +83,14 @@ def test_lists_are_lines_for_pipes_and_json_for_programs(cli: Cli, service: Scri
     assert [row["version"] for row in json.loads(cli("datasets", "list", "--json").out)] == [1, 2]
 
 
+@pytest.mark.parametrize("what", ["jobs", "datasets", "models"])
+@pytest.mark.parametrize("limit", ["0", "-3"])
+def test_a_list_of_less_than_one_row_is_wrong_usage(cli: Cli, what: str, limit: str) -> None:
+    ran = cli(what, "list", "--limit", limit)
+    assert ran.status == 2
+    assert "--limit" in ran.err
+
+
 def test_show_samples_preview_and_delete(cli: Cli, service: ScriptedService, tmp_path: Path) -> None:
     rows = [{"index": 3, "values": {"image": [[[0, 1]]], "label": "seven"}}]
     service.on("GET", "/v1/datasets/mnist", Answer(200, a_dataset()))

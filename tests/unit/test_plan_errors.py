@@ -132,6 +132,11 @@ def test_required_fields_that_are_missing_are_named() -> None:
         assert f'"{name}"' in messages
 
 
+def test_a_model_may_not_be_called_as_a_route_of_the_api() -> None:
+    (error,) = refused(job(name="stats"))
+    assert (error.pointer, error.code) == ("/name", "reserved")
+
+
 def test_an_unknown_field_is_told_the_near_one() -> None:
     (error,) = refused(job(optimiser={"type": "SGD"}))
     assert error.pointer == "/optimiser"
