@@ -12,7 +12,7 @@ from modelyard.specs import Checkpoint, Event, Metric, Page
 from service import events
 from service.api.jobs import require_job
 from service.api.paging import page_of
-from service.api.parameters import DEFAULT_LIMIT, After, JobPath, Limit
+from service.api.parameters import DEFAULT_LIMIT, After, AfterMetric, JobPath, Limit
 from service.auth import Scope, needs
 from service.bodies import AnyRequest
 from service.parts import Wired
@@ -61,7 +61,7 @@ class Events(Controller):
         parts: Wired,
         job_id: JobPath,
         names: Names = None,
-        after: After = None,
+        after: AfterMetric = None,
         limit: Limit = DEFAULT_LIMIT,
     ) -> Page[Metric]:
         """In the order of step, then name."""

@@ -11,7 +11,15 @@ AliasPath = Annotated[str, PathParameter(description="a name for a version, such
 VersionPath = Annotated[int, PathParameter(ge=1, le=2**31 - 1, description="a version's number")]
 
 Limit = Annotated[int, QueryParameter(ge=1, le=200, description="rows of a page")]
-After = Annotated[str | None, QueryParameter(max_length=200, description="the `next` of the page before")]
+#: A cursor is the id of the last row seen: a made-up one would give the first page again, or an empty one.
+After = Annotated[
+    str | None,
+    QueryParameter(pattern=r"^[a-z]+_[0-9a-f]+$", max_length=40, description="the `next` of the page before"),
+]
+#: Metrics have no ids: their cursor is a step and a name.
+AfterMetric = Annotated[
+    str | None, QueryParameter(max_length=200, description="the `next` of the page before")
+]
 Wait = Annotated[
     float,
     QueryParameter(ge=0, le=60, description="hold the reply for a change, so many seconds at most"),

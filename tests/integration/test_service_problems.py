@@ -169,3 +169,11 @@ def test_an_unexpected_exception_is_500_without_our_inside(service: RunningServi
     assert reply.json()["code"] == "internal"
     assert "secret" not in reply.text
     assert "Traceback" not in reply.text
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/models", "/v1/datasets"])
+@pytest.mark.parametrize("cursor", ["zzz", "AAAA", "", "%ff"])
+def test_a_cursor_that_no_page_gave_is_refused(me: Owner, path: str, cursor: str) -> None:
+    reply = me.client.get(f"{path}?after={cursor}")
+    assert reply.status_code in (400, 422), reply.text
+    assert reply.headers["content-type"] == "application/problem+json"
