@@ -12,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --e
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-deep check fix
+.PHONY: help demo up test test-deep check reference fix
 
 help: ## say what each target does
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ check: $(DEV) ## format, lint, types, import contracts; changes nothing
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+reference: $(DEV) ## write docs/reference from the registry of what a spec may name
+	$(BIN)/python -m core.nets.reference docs/reference
 
 fix: $(DEV) ## format and lint, changing files
 	$(BIN)/ruff check --fix

@@ -14,7 +14,7 @@ ModelyardError
 └── Unavailable          our own capacity or a neighbour is missing; try again
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from modelyard.specs import ProblemError
 
@@ -31,12 +31,14 @@ class ModelyardError(Exception):
         code: str | None = None,
         errors: Sequence[ProblemError] = (),
         retry_after_s: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.code = code or type(self).code
         self.errors = list(errors)
         self.retry_after_s = retry_after_s
+        self.headers = dict(headers or {})
 
 
 class Malformed(ModelyardError):

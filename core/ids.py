@@ -9,6 +9,7 @@ JobId = NewType("JobId", str)
 CheckpointId = NewType("CheckpointId", str)
 VersionId = NewType("VersionId", str)
 WorkerId = NewType("WorkerId", str)
+UploadId = NewType("UploadId", str)
 
 
 def _new(prefix: str) -> str:
@@ -33,3 +34,7 @@ def version_id() -> VersionId:
 
 def worker_id() -> WorkerId:
     return WorkerId(_new("wrk"))
+
+
+def upload_id() -> UploadId:
+    return UploadId(_new("upl"))

@@ -14,13 +14,23 @@ from core.data import prepare
 from core.data.images import decode_image, is_channels_last
 from core.data.instances import BadInstance, array_from_json, pixels_from_json
 from core.data.manifest import Kind
+from core.data.targets import INPUT
 from core.errors import Invalid
-from core.nets import artifacts, build
+from core.faults import first_line
+from core.nets import artifacts, build, plugins
 from core.nets.artifacts import VersionManifest
+from core.nets.forms import REFUSALS
+from core.nets.readout import HOLDS, Outputs, Readout, read_out
 from core.nets.transforms import Pipeline
 from modelyard.specs import Prediction, Problem, ScoredLabel
 
 # B rows in a batch, C classes or targets
+
+#: One row of each input of the net.
+Row = tuple[Tensor, ...]
+
+#: How versions without a `readout` of their own are read.
+FORMAT_1_READOUTS = {"classification": Readout("softmax"), "regression": Readout("none")}
 
 #: Rows in one forward; more are taken in turns, so that a request's size does not set the memory.
 MAX_FORWARD_ROWS = 256
@@ -43,6 +53,7 @@ class Predictor:
 
     @classmethod
     def of(cls, manifest: VersionManifest, state_dict: dict[str, Tensor], device: str = "cpu") -> "Predictor":
+        plugins.require(manifest.plugins)
         with torch.device("meta"):
             net = build.build_net(
                 manifest.model
@@ -81,31 +92,37 @@ class Predictor:
         greatest = difference_BC.max().item()
         return greatest if np.isfinite(greatest) else float("inf")
 
-    def outputs(self, rows: Sequence[Tensor]) -> Tensor:
-        """[B, C] scores (softmax) of a classifier, [B, …] values of a regressor, on the CPU."""
+    def outputs(self, rows: Sequence[Row]) -> Tensor:
+        """[B, C] scores of classes or labels, or [B, …] values in the target's unit, on the CPU."""
         parts = []
         with torch.inference_mode():
             for start in range(0, len(rows), MAX_FORWARD_ROWS):
-                batch = torch.stack(list(rows[start : start + MAX_FORWARD_ROWS]))
-                parts.append(self.scores(self.net(self._transformed(batch).to(self.device))).cpu())
+                batch = [
+                    torch.stack(part) for part in zip(*rows[start : start + MAX_FORWARD_ROWS], strict=True)
+                ]
+                inputs = [part.to(self.device) for part in self._transformed(batch)]
+                parts.append(self.scores(self.net(*inputs)).cpu())
         return torch.cat(parts)
 
-    def scores(self, outputs_BC: Tensor) -> Tensor:
-        return outputs_BC.softmax(dim=1) if self.manifest.task == "classification" else outputs_BC
+    def scores(self, outputs: Outputs) -> Tensor:
+        readout = self.manifest.readout or FORMAT_1_READOUTS[self.manifest.task]
+        return read_out(readout, outputs)
 
-    def _transformed(self, batch: Tensor) -> Tensor:
+    def _transformed(self, batch: list[Tensor]) -> list[Tensor]:
         if self.pipeline is None:
             return batch
-        indices = torch.zeros(len(batch), dtype=torch.int64)  # an eval pipeline draws nothing
-        return self.pipeline.apply_rest(batch, seed=0, epoch=0, indices=indices)
+        indices = torch.zeros(len(batch[0]), dtype=torch.int64)  # an eval pipeline draws nothing
+        return [self.pipeline.apply_rest(batch[0], seed=0, epoch=0, indices=indices)]
 
-    def _answer(self, decoded: list[Tensor | BadInstance], top_k: int) -> list[Prediction]:
-        rows = [row for row in decoded if isinstance(row, Tensor)]
+    def _answer(self, decoded: list[Row | BadInstance], top_k: int) -> list[Prediction]:
+        rows = [row for row in decoded if not isinstance(row, BadInstance)]
         answers = iter(self._formatted(self.outputs(rows), top_k) if rows else [])
-        return [next(answers) if isinstance(row, Tensor) else _refusal(row) for row in decoded]
+        return [_refusal(row) if isinstance(row, BadInstance) else next(answers) for row in decoded]
 
     def _formatted(self, outputs_BC: Tensor, top_k: int) -> list[Prediction]:
         classes = self.manifest.classes
+        if classes is not None and self.manifest.task == "multilabel":
+            return [_labelled(scores, classes, top_k) for scores in outputs_BC.tolist()]
         if classes is None:
             values = outputs_BC.reshape(len(outputs_BC), -1).tolist()
             return [_valued(value) for value in values]
@@ -120,13 +137,13 @@ class Predictor:
             predictions.append(Prediction(label=best.label, index=best.index, score=best.score, top=top))
         return predictions
 
-    def _decoded(self, instance: Any, decode: Callable[[Any], Tensor]) -> Tensor | BadInstance:
+    def _decoded(self, instance: Any, decode: Callable[[Any], Row]) -> Row | BadInstance:
         try:
             return decode(instance)
         except BadInstance as error:
             return error
 
-    def _from_json(self, instance: Any) -> Tensor:
+    def _from_json(self, instance: Any) -> Row:
         manifest = self.manifest
         match manifest.kind:
             case Kind.IMAGES:
@@ -137,12 +154,20 @@ class Predictor:
                 if wrong is not None:
                     raise BadInstance(wrong)
                 columns = prepare.columns_from_rows([instance], manifest.prepare)
-                return torch.from_numpy(prepare.apply(manifest.prepare, columns)[0])
+                try:
+                    arrays = prepare.apply(manifest.prepare, self._inputs, columns)
+                except Invalid as error:  # a tokenizer may fail on a text
+                    raise BadInstance(error.detail) from error
+                return tuple(torch.from_numpy(array[0]) for array in arrays)
             case Kind.ARRAYS:
                 array = array_from_json(instance, manifest.raw_shape or [], manifest.raw_dtype or "float32")
                 return self._prefixed(array_row(array))
 
-    def _from_image(self, data: bytes) -> Tensor:
+    @property
+    def _inputs(self) -> dict[str, list[str]]:
+        return self.manifest.inputs or {INPUT: [column.name for column in self.manifest.prepare]}
+
+    def _from_image(self, data: bytes) -> Row:
         if self.manifest.kind is not Kind.IMAGES:
             raise BadInstance(f"this model takes {self.manifest.kind}, not images: send JSON instances")
         try:
@@ -151,20 +176,24 @@ class Predictor:
             raise BadInstance(error.detail) from error
         return self._prefixed(torch.from_numpy(pixels))
 
-    def _from_golden(self, instance: Any) -> Tensor:
+    def _from_golden(self, instance: Any) -> Row:
         if self.manifest.kind is Kind.IMAGES:
             return self._from_image(base64.b64decode(instance))
         return self._from_json(instance)
 
-    def _prefixed(self, row: Tensor) -> Tensor:
+    def _prefixed(self, row: Tensor) -> Row:
         """The deterministic prefix, and the check that rows of one batch have one shape."""
         if self.pipeline is None:
-            return row
-        row = self.pipeline.apply_prefix(row)
-        if list(row.shape) != self.manifest.row_shape:
-            expected, came = self.manifest.row_shape, list(row.shape)
+            return (row,)
+        expected = self.manifest.row_shape
+        try:
+            # before any pixel is made: a sliver of an image may be enormous once its shorter side is resized
+            came = list(self.pipeline.prefix_shape(tuple(row.shape)))
+        except REFUSALS as error:
+            raise BadInstance(f"the transforms refuse {list(row.shape)}: {first_line(error)}") from error
+        if came != expected:
             raise BadInstance(f"expected an image of shape {expected} (channels, height, width), got {came}")
-        return row
+        return (self.pipeline.apply_prefix(row),)
 
 
 def array_row(array: Any) -> Tensor:
@@ -176,6 +205,17 @@ def array_row(array: Any) -> Tensor:
             return row.permute(2, 0, 1).contiguous()
         return row[None] if row.ndim == 2 else row
     return row.to(torch.float32)
+
+
+def _labelled(scores: list[float], classes: list[str], top_k: int) -> Prediction:
+    """`labels` are those that hold, by their place; `top` those of the highest scores."""
+    if not np.isfinite(scores).all():
+        return _refusal(_not_finite())
+    by_score = sorted(range(len(classes)), key=lambda place: (-scores[place], place))
+    return Prediction(
+        labels=[name for name, score in zip(classes, scores, strict=True) if score >= HOLDS],
+        top=[ScoredLabel(classes[place], place, scores[place]) for place in by_score[:top_k]],
+    )
 
 
 def _valued(value: list[float]) -> Prediction:

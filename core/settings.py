@@ -60,8 +60,25 @@ class Settings(BaseSettings):
     ingest_timeout_s: float = Field(
         default=3600, gt=0, description="seconds the ingest process may take, of CPU and of the clock"
     )
+    fetch_timeout_s: float = Field(
+        default=4 * 3600, gt=0, description="seconds that fetching a dataset of torchvision may take"
+    )
+    dataset_mirror: str | None = Field(
+        default=None, description="base URL that takes the place of torchvision's own; its bytes are trusted"
+    )
     plan_max_parameters: int = Field(
         default=2_000_000_000, gt=0, description="largest net a spec may describe"
+    )
+    plan_processes: int = Field(default=2, ge=1, le=64, description="specs checked at once")
+    plan_deadline_s: float = Field(
+        default=1.8, gt=0, description="a spec that takes longer to check is refused"
+    )
+    plan_memory_bytes: int = Field(
+        default=1024 * MIB, gt=0, description="address space a check may take beyond what torch has taken"
+    )
+    plugins: str = Field(
+        default="",
+        description="packages whose layers, transforms and losses a spec may name, by commas; or all",
     )
     model_cache_bytes: int = Field(
         default=2048 * MIB, gt=0, description="bytes of loaded models kept by the predictor"

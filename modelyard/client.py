@@ -18,6 +18,7 @@ from modelyard.resources.checkpoints import Checkpoints
 from modelyard.resources.datasets import Datasets
 from modelyard.resources.jobs import Jobs
 from modelyard.resources.models import Models
+from modelyard.resources.resumable import Uploads
 from modelyard.specs import ComponentInfo
 from modelyard.transport import calls
 from modelyard.transport.resource import R, Resource, operation
@@ -36,6 +37,7 @@ class Service(Resource[R]):
         self.jobs = Jobs(runner)
         self.models = Models(runner)
         self.checkpoints = Checkpoints(runner)
+        self.uploads = Uploads(runner)
 
     @operation
     def components(self, family: str | None = None) -> Story[list[ComponentInfo]]:

@@ -9,7 +9,6 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 
-from core.nets.warm import warm
 from core.settings import Settings
 from service.api import (
     checkpoints,
@@ -22,13 +21,14 @@ from service.api import (
     plans,
     predictions,
     samples,
+    uploads,
 )
 from service.auth import Authenticate, Keyring, undecided_routes
 from service.edge import Edge
 from service.parts import Parts, open_parts
 from service.problems import answer_problem
 from service.schema import openapi_config
-from service.startup import first_admin_key, require_safe_address
+from service.startup import first_admin_key, load_plugins, require_safe_address
 
 #: Bodies of routes that do not say otherwise.
 MAX_BODY_BYTES = 1024 * 1024
@@ -39,12 +39,14 @@ log = structlog.stdlib.get_logger()
 def create_app(settings: Settings) -> Edge:
     """The whole service as an ASGI app. Raises CannotStart where the settings do not allow it."""
     require_safe_address(settings)
+    load_plugins(settings)
     parts = open_parts(settings)
     keyring = Keyring(parts.database, is_on=settings.auth == "on")
     app = Litestar(
         route_handlers=[
             datasets.Datasets,
             samples.Samples,
+            uploads.Uploads,
             plans.Plans,
             components.Components,
             jobs.Jobs,
@@ -76,7 +78,7 @@ async def _running(parts: Parts) -> AsyncIterator[None]:
         key_file = await first_admin_key(settings, parts.database)
         if key_file is not None:
             log.info("admin_key_written", path=str(key_file))
-        parts.planners.submit(warm)  # beside the start: nobody waits for it, and the first plan is quick
+        parts.helper.start()
         sweeping = create_task(parts.sweeper.run())
         try:
             yield

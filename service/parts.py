@@ -1,7 +1,6 @@
 """What handlers work with: opened once, closed once, given to each handler that names it."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,13 +12,14 @@ from core.db.engines import AsyncDatabase, open_async_database
 from core.db.statements import datasets, jobs
 from core.settings import Settings
 from core.storage import Storage, open_storage
+from service import planner
+from service.collection import collect_expired
+from service.estimates import Estimator
+from service.helper import Helper
 from service.inference.cache import ModelCache
 from service.inference.engine import Engine
 from service.sweep import Sweeper
 from service.watch import Watcher
-
-#: Plans at once; each holds Python's lock for most of its time.
-PLANNERS = 2
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Parts:
     sweeper: Sweeper
     models: ModelCache
     engine: Engine
-    planners: ThreadPoolExecutor
+    helper: Helper
+    estimator: Estimator
     stopping: asyncio.Event
 
     def begin_stop(self) -> None:
@@ -46,7 +47,7 @@ class Parts:
         self.sweeper.close()
         self.engine.close()
         self.models.close()
-        self.planners.shutdown(wait=False, cancel_futures=True)
+        self.helper.close()
         await self.database.close()
 
 
@@ -64,10 +65,16 @@ def open_parts(settings: Settings) -> Parts:
         storage=storage,
         jobs_watcher=Watcher(partial(_job_revisions, database)),
         datasets_watcher=Watcher(partial(_dataset_revisions, database)),
-        sweeper=Sweeper(database, settings, partial(queue.wake, queue.make_celery(settings))),
+        sweeper=Sweeper(
+            database,
+            settings,
+            partial(queue.wake, queue.make_celery(settings)),
+            collect=partial(collect_expired, database, storage),
+        ),
         models=ModelCache(settings.model_cache_bytes),
         engine=Engine(),
-        planners=ThreadPoolExecutor(PLANNERS, thread_name_prefix="plan"),
+        helper=Helper(settings, planner.answer),
+        estimator=Estimator(database),
         stopping=asyncio.Event(),
     )
 

@@ -87,7 +87,7 @@ def problem_of(error: Exception) -> tuple[Problem, dict[str, str]]:
 
 def _of_ours(error: ModelyardError) -> tuple[Problem, dict[str, str]]:
     status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
-    headers: dict[str, str] = {}
+    headers = dict(error.headers)
     if status is HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     if error.retry_after_s is not None:

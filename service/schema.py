@@ -34,6 +34,9 @@ PREFIX = "#/components/schemas/"
 UNSEEN: tuple[type[msgspec.Struct], ...] = (
     specs.JobSpec,
     specs.AliasUpdate,
+    specs.DatasetSource,
+    specs.DatasetUpload,
+    specs.UploadRequest,
     specs.PredictRequest,
     specs.Problem,
 )

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from core.db.engines import AsyncDatabase, open_database
 from core.db.models import Base, Key, utc_now
 from core.db.statements import keys as statements
+from core.nets import plugins
 from core.settings import Settings
 from service.auth import DEFAULT_OWNER, Scope
 from service.keys import digest_of, new_key
@@ -28,6 +29,14 @@ def require_safe_address(settings: Settings) -> None:
             f"MODELYARD_AUTH=off works on a loopback address; MODELYARD_HOST is {settings.host}. "
             "Bind 127.0.0.1, turn keys on, or say MODELYARD_INSECURE=true."
         )
+
+
+def load_plugins(settings: Settings) -> None:
+    """Into this process, which serves predictions and lists components."""
+    try:
+        plugins.load(settings.plugins)
+    except plugins.PluginError as error:
+        raise CannotStart(str(error)) from error
 
 
 def is_loopback(host: str) -> bool:

@@ -1,9 +1,6 @@
 """From the bytes of a job to a plan or a queued job. What cannot train never reaches the queue."""
 
-import asyncio
-import re
 from dataclasses import dataclass
-from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -12,19 +9,20 @@ from litestar import Response
 from sqlalchemy.exc import IntegrityError
 
 from core import ids
-from core.data.manifest import Manifest
 from core.db.models import Dataset, Job, utc_now
 from core.db.statements import datasets, jobs, workers
-from core.errors import Conflict, Invalid
-from core.nets.parse import parse_spec
-from core.nets.plan import Checked, Source, check
+from core.errors import Conflict, ModelyardError
+from core.nets.plan import Checked
 from modelyard import specs
-from modelyard.specs import JobState, ProblemError, Wanted
+from modelyard.specs import JobState, Wanted
+from service import planner
+from service.estimates import work_of
+from service.from_upload import require_uploads, uploads_of
 from service.idempotency import Once, in_flight
 from service.parts import Parts
-from service.views import job_view, manifest_of
-
-_REFERENCE = re.compile(r"([a-z0-9][a-z0-9._-]{0,62})(?:@([1-9][0-9]{0,8}))?")
+from service.planner import wrong_dataset
+from service.pools import pool_of
+from service.views import job_view
 
 
 @dataclass(frozen=True)
@@ -35,18 +33,45 @@ class Submission:
     checked: Checked
 
 
+class _Reference(msgspec.Struct):
+    """The one field that the service reads of a body by itself. All else is read in the helper child."""
+
+    dataset: str | None = None
+
+
 async def examine(parts: Parts, owner: str, body: bytes) -> Submission:
     """Raises Malformed, Invalid with all errors at once, or Conflict while the dataset is being read."""
-    run = partial(asyncio.get_running_loop().run_in_executor, parts.planners)
-    raw = await run(parse_spec, body)
-    dataset = await _dataset_of(parts, owner, raw)
-    manifest = await run(manifest_of, dataset)
-    return Submission(dataset, await run(_check, raw, dataset, manifest, parts.settings.plan_max_parameters))
+    reference = _reference_of(body) or await _read(parts, body)
+    try:
+        dataset = await _dataset_of(parts, owner, reference)
+    except ModelyardError:
+        await _read(parts, body)  # bytes that are no spec at all are told before the dataset
+        raise
+    manifest = msgspec.json.encode(dataset.manifest)
+    name = f"{dataset.name}@{dataset.version}"
+    request = planner.Examine(body, name, manifest, parts.settings.plan_max_parameters)
+    reply = planner.decode(await parts.helper.ask(planner.encode(request)))
+    assert isinstance(reply, planner.Passed)
+    if uploads_of(reply.checked.spec):
+        async with parts.database.read() as session:
+            await require_uploads(session, owner, reply.checked.spec)
+    return Submission(dataset, reply.checked)
 
 
-def _check(raw: object, dataset: Dataset, manifest: Manifest, max_parameters: int) -> Checked:
-    source = Source(f"{dataset.name}@{dataset.version}", manifest)
-    return check(raw, source, max_parameters=max_parameters)
+def _reference_of(body: bytes) -> str | None:
+    """A quick look, which skips over everything else: None where only a thorough one can tell."""
+    try:
+        reference = msgspec.json.decode(body, type=_Reference).dataset
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return reference if reference is not None and planner.REFERENCE.fullmatch(reference) else None
+
+
+async def _read(parts: Parts, body: bytes) -> str:
+    """The dataset's reference. Raises Malformed for what is no strict JSON, Invalid where none is named."""
+    reply = planner.decode(await parts.helper.ask(planner.encode(planner.Read(body))))
+    assert isinstance(reply, planner.Named)
+    return reply.reference
 
 
 async def submit(parts: Parts, owner: str, submission: Submission, once: Once) -> Response[Any]:
@@ -58,6 +83,7 @@ async def submit(parts: Parts, owner: str, submission: Submission, once: Once) -
         dataset = (await session.scalars(datasets.lock_dataset(submission.dataset.id))).one()
         if dataset.state != "ready":
             raise Conflict(f"{dataset.name}@{dataset.version} was deleted meanwhile.", code="dataset_deleted")
+        await require_uploads(session, owner, submission.checked.spec)
         known = list(await session.scalars(workers.list_workers()))
         pool = pool_of(submission.checked.spec["trainer"]["device"], {worker.pool for worker in known})
         job = _row(owner, submission, pool)
@@ -78,19 +104,9 @@ async def submit(parts: Parts, owner: str, submission: Submission, once: Once) -
     return Response(reply, status_code=HTTPStatus.ACCEPTED, headers=headers)
 
 
-def pool_of(device: str, known: set[str]) -> str:
-    """`auto` goes to a GPU where one is known."""
-    return "gpu" if device == "cuda" or (device == "auto" and "gpu" in known) else "cpu"
-
-
-async def _dataset_of(parts: Parts, owner: str, raw: object) -> Dataset:
-    reference = raw.get("dataset") if isinstance(raw, dict) else None
-    match = _REFERENCE.fullmatch(reference) if isinstance(reference, str) else None
-    if match is None:
-        # Without a dataset nothing else can be checked, but the shape of the body can be told.
-        what = "a job is a JSON object" if not isinstance(raw, dict) else "expected name or name@version"
-        code = "required" if reference is None else "invalid"
-        raise _wrong_dataset(code, f"{what}, got {_shown(reference if isinstance(raw, dict) else raw)}")
+async def _dataset_of(parts: Parts, owner: str, reference: str) -> Dataset:
+    match = planner.REFERENCE.fullmatch(reference)
+    assert match is not None
     name, number = match[1], match[2]
     async with parts.database.read() as session:
         if number is not None:
@@ -101,13 +117,13 @@ async def _dataset_of(parts: Parts, owner: str, raw: object) -> Dataset:
             if row is None:
                 row = (await session.scalars(datasets.newest_version(owner, name))).one_or_none()
     if row is None:
-        raise _wrong_dataset("unknown_dataset", f"you have no dataset {reference}; upload it first")
+        raise wrong_dataset("unknown_dataset", f"you have no dataset {reference}; upload it first")
     match row.state:
         case "ready":
             return row
         case "failed":
             why = (row.error or {}).get("detail", "")
-            raise _wrong_dataset("dataset_failed", f"{name}@{row.version} could not be read: {why}")
+            raise wrong_dataset("dataset_failed", f"{name}@{row.version} could not be read: {why}")
         case _:
             raise Conflict(
                 f"{name}@{row.version} is still being read; GET /v1/datasets/{name}?wait=30 waits for it.",
@@ -116,16 +132,17 @@ async def _dataset_of(parts: Parts, owner: str, raw: object) -> Dataset:
             )
 
 
-def _wrong_dataset(code: str, message: str) -> Invalid:
-    return Invalid(
-        f"The job names no dataset to learn from: {message}.",
-        code=code,
-        errors=[ProblemError("/dataset", code, message)],
-    )
+async def estimate(parts: Parts, submission: Submission) -> float | None:
+    """Seconds that the training will take; None where none like it has ended in its pool."""
+    checked = submission.checked
+    work = work_of(checked, _rows_of(submission.dataset))
+    return await parts.estimator.seconds(checked.spec["trainer"]["device"], work, checked.plan.steps)
 
 
-def _shown(value: object) -> str:
-    return repr(value)[:100]
+def _rows_of(dataset: Dataset) -> int:
+    """At least the training's own: only where a batch holds all rows does it matter how many there are."""
+    assert dataset.manifest is not None, "it is ready"
+    return sum(dataset.manifest["splits"].values())
 
 
 def _learned(dataset: Dataset) -> specs.JobDataset:
@@ -147,7 +164,9 @@ def _row(owner: str, submission: Submission, pool: str) -> Job:
         pool=pool,
         priority=spec["priority"],
         dataset_id=submission.dataset.id,
+        upload_ids=uploads_of(spec),
         spec=spec,
+        work=work_of(submission.checked, _rows_of(submission.dataset)),
         warnings=plan.warnings,
         attempt=0,
         losses=0,

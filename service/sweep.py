@@ -34,7 +34,8 @@ log = structlog.stdlib.get_logger()
 
 
 class Sweeper:
-    """`send(pool)` sends one wake-up and may block for seconds; it runs in a thread of its own."""
+    """`send(pool)` sends one wake-up and may block for seconds; it runs in a thread of its own. `collect`
+    removes the bytes that nobody needs any more, now and then."""
 
     def __init__(
         self,
@@ -44,7 +45,9 @@ class Sweeper:
         *,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = utc_now,
+        collect: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        self._collect = collect
         self._database = database
         self._settings = settings
         self._send = send
@@ -154,6 +157,8 @@ class Sweeper:
             await session.execute(keys.forget_replies(self._now() - REPLIES_KEPT))
             await session.commit()
         await asyncio.to_thread(remove_abandoned, self._settings.scratch(), SPOOL_KEPT_S)
+        if self._collect is not None:
+            await self._collect()
 
 
 async def _surviving(step: Callable[[], Awaitable[None]]) -> None:

@@ -1,7 +1,7 @@
 """From a spooled upload to a dataset version: bytes into storage first, then the row, then the wake-up."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -54,7 +54,7 @@ async def _store(parts: Parts, owner: str, upload: Upload, spooled: Spooled, onc
     try:
         await asyncio.to_thread(parts.storage.adopt, key, spooled.path)
         row = _row(owner, upload, spooled, dataset_id, key)
-        reply = await _insert(parts, row, upload, once)
+        reply = await insert(parts, row, once, lambda session: _same(session, owner, upload, spooled.sha256))
     finally:
         # In every case, and whatever ended it: bytes without a row go, bytes of a row stay.
         await asyncio.shield(_tidy(parts, dataset_id, key))
@@ -62,14 +62,20 @@ async def _store(parts: Parts, owner: str, upload: Upload, spooled: Spooled, onc
     return reply
 
 
-async def _insert(parts: Parts, row: Dataset, upload: Upload, once: Once) -> Response[Any]:
+async def insert(
+    parts: Parts,
+    row: Dataset,
+    once: Once,
+    same: Callable[[AsyncSession], Awaitable[Response[specs.Dataset] | None]],
+) -> Response[Any]:
+    """202 and `row` under the next number, or what `same` finds in the same transaction. Raises Conflict."""
     for _ in range(TRIES):
         async with parts.database.write() as session:
-            known = await once.earlier(session) or await _same(session, row.owner, upload, row.sha256)
+            known = await once.earlier(session) or await same(session)
             if known is not None:
                 return known
             row.version = (await session.scalars(datasets.next_number(row.owner, row.name))).one()
-            reply = _reply(row, HTTPStatus.ACCEPTED)
+            reply = reply_of(row, HTTPStatus.ACCEPTED)
             once.remember(session, HTTPStatus.ACCEPTED, msgspec.to_builtins(reply.content), reply.headers)
             session.add(row)
             try:
@@ -79,7 +85,7 @@ async def _insert(parts: Parts, row: Dataset, upload: Upload, once: Once) -> Res
                 continue
             return reply
     raise Conflict(
-        f"Other uploads to {upload.name!r} were quicker {TRIES} times; send it again.",
+        f"Other uploads to {row.name!r} were quicker {TRIES} times; send it again.",
         code="busy",
         retry_after_s=1,
     )
@@ -101,7 +107,7 @@ def _row(owner: str, upload: Upload, spooled: Spooled, dataset_id: str, key: str
     )
 
 
-def _reply(row: Dataset, status: HTTPStatus) -> Response[specs.Dataset]:
+def reply_of(row: Dataset, status: HTTPStatus) -> Response[specs.Dataset]:
     location = f"/v1/datasets/{row.name}/versions/{row.version}"
     return Response(dataset_view(row), status_code=status, headers={"Location": location})
 
@@ -127,7 +133,7 @@ async def _same(
         return None
     if newest.error is not None and newest.error.get("code") == JobErrorCode.WORKER_LOST:
         return None
-    return _reply(newest, HTTPStatus.OK)
+    return reply_of(newest, HTTPStatus.OK)
 
 
 async def delete_versions(parts: Parts, rows: list[str]) -> None:

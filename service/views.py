@@ -31,6 +31,7 @@ def dataset_view(row: Dataset) -> specs.Dataset:
         sha256=row.sha256,
         created_at=row.created_at,
         error=msgspec.convert(row.error, specs.Problem) if row.error else None,
+        source=row.source,
     )
     if row.manifest is not None:
         manifest = manifest_of(row)
@@ -124,3 +125,10 @@ def version_view(row: Version, aliases: list[str]) -> specs.ModelVersion:
         transforms=row.transforms,
         aliases=aliases,
     )
+
+
+def whole_version_view(row: Version, aliases: list[str]) -> specs.ModelVersion:
+    """With the tables that are too long for a list of versions."""
+    view = version_view(row, aliases)
+    view.evaluation = msgspec.convert(row.evaluation, specs.Evaluation | None)
+    return view

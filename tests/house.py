@@ -99,7 +99,11 @@ def add_job(house: House, manifest: Manifest, **trainer: Any) -> str:
     if "optimizer" in trainer:
         raw["optimizer"] = trainer.pop("optimizer")
     raw["trainer"] = {"batch_size": 100, **trainer}
-    spec = check(raw, Source("digits@1", manifest)).spec
+    return queue_job(house, check(raw, Source("digits@1", manifest)).spec)
+
+
+def queue_job(house: House, spec: dict[str, Any]) -> str:
+    """Queues a checked spec on the digits."""
     job_id = ids.job_id()
     now = utc_now()
     with house.database.write() as session:

@@ -1,7 +1,10 @@
 """Small uploads for tests: images, CSVs, tables and arrays, as bytes or packed into archives."""
 
 import csv
+import gzip
 import io
+import json
+import struct
 import tarfile
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -83,6 +86,38 @@ def npz_bytes(**arrays: Any) -> bytes:
     out = io.BytesIO()
     np.savez_compressed(out, **arrays)
     return out.getvalue()
+
+
+#: The third byte of an IDX file by what it holds (LeCun, "The IDX file format").
+IDX_TYPES = {"uint8": 8, "int8": 9, "int16": 11, "int32": 12, "float32": 13, "float64": 14}
+
+
+def idx_bytes(array: Any) -> bytes:
+    array = np.asarray(array)
+    header = struct.pack(f">HBB{array.ndim}I", 0, IDX_TYPES[array.dtype.name], array.ndim, *array.shape)
+    return header + array.astype(array.dtype.newbyteorder(">")).tobytes()
+
+
+def mnist_files(
+    train: int = 20, test: int = 10, *, side: int = 4, classes: int = 10, dots: bool = False, gz: bool = False
+) -> dict[str, bytes]:
+    """The four files as MNIST has them, of random pixels; labels go round the classes."""
+    rng = np.random.default_rng(train)
+    files = {}
+    for split, rows in (("train", train), ("t10k", test)):
+        images = rng.integers(0, 256, (rows, side, side), dtype=np.uint8)
+        labels = (np.arange(rows) % classes).astype("uint8")
+        files |= {
+            f"{split}-images-idx3-ubyte": idx_bytes(images),
+            f"{split}-labels-idx1-ubyte": idx_bytes(labels),
+        }
+    if dots:
+        files = {name.replace("-idx", ".idx"): data for name, data in files.items()}
+    return {f"{name}.gz": gzip.compress(data) for name, data in files.items()} if gz else files
+
+
+def jsonl_bytes(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
 
 
 def _zstd(data: bytes) -> bytes:

@@ -55,16 +55,21 @@ def table(rows: int = 150) -> Manifest:
 
 
 def arrays(
-    shape: list[int], dtype: str = "float32", *, rows: int = 100, classes: list[str] | None = None
+    shape: list[int],
+    dtype: str = "float32",
+    *,
+    rows: int = 100,
+    classes: list[str] | None = None,
+    target_shape: list[int] | None = None,
 ) -> Manifest:
-    """x of a shape a row; y holds class indices where classes are given, else one float."""
+    """x of a shape a row; y holds class indices where classes are given, else floats."""
     return Manifest(
         format="arrays",
         kind=Kind.ARRAYS,
         splits={"train": rows},
         features={
             "x": Feature(dtype, shape),
-            "y": Feature("int64" if classes else "float32", []),
+            "y": Feature("int64" if classes else "float32", target_shape or []),
         },
         data_sha256="2" * 64,
         data_bytes=1,

@@ -33,7 +33,7 @@ def create_worker(settings: Settings) -> Celery:
         configure_logs(settings)
         house = House(settings)
         if settings.pool != "data":
-            children.preload()
+            children.preload(settings.plugins)
         house.open()
         opened.append(house)
         log.info("worker_ready", pool=settings.pool, slots=settings.slots, worker=house.worker_id)

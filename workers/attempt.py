@@ -4,6 +4,7 @@ The child knows no database, no broker and no key. It gets its order as bytes, s
 pipe, and dies when the pipe does.
 """
 
+import dataclasses
 import errno
 import multiprocessing.connection
 import os
@@ -23,8 +24,18 @@ import torchvision  # noqa: F401 - preloaded for the nets and transforms
 from core.data.manifest import Manifest
 from core.data.targets import resolve_targets
 from core.errors import Invalid
-from core.nets import artifacts, build
-from core.nets.measures import MEASURES
+from core.nets import artifacts, build, plugins
+from core.nets.clock import Clock
+from core.nets.freezing import freezing_of, trained_names
+from core.nets.measures import measuring
+from core.nets.mixing import Mixing
+from core.nets.optimization import build_optimizer
+from core.nets.plugins import PluginError
+from core.nets.pretrained import WeightsMismatch, load_pretrained
+from core.nets.readout import readout_of
+from core.nets.sampling import order_of
+from core.nets.schedules import build_scheduler
+from core.nets.starting import initialize
 from core.nets.transforms import Pipeline
 from modelyard.specs import JobErrorCode, JobSpec
 from workers import messages, registration, trainer
@@ -61,9 +72,14 @@ def main(connection: multiprocessing.connection.Connection, payload: bytes) -> N
         Attempt(order, link).run()
     except NoDevice as error:
         link.send(Failed(JobErrorCode.DEVICE_UNAVAILABLE, str(error), "say device: auto or cpu"))
+    except PluginError as error:
+        hint = "give the service and every worker the same packages and the same MODELYARD_PLUGINS"
+        link.send(Failed(JobErrorCode.DEVICE_UNAVAILABLE, str(error), hint))
     except Invalid as error:
         hint = "mend the dataset, or the job's transforms or prepare, and post it again"
         link.send(Failed(JobErrorCode.DATASET_UNAVAILABLE, error.detail, hint))
+    except WeightsMismatch as error:
+        link.send(Failed(JobErrorCode.WEIGHTS_MISMATCH, str(error), "correct the model's weights"))
     except NonFiniteLoss as error:
         hint = "lower the learning rate, normalise the inputs, or look for bad rows in the dataset"
         link.send(Failed(JobErrorCode.NON_FINITE_LOSS, str(error), hint))
@@ -116,9 +132,12 @@ class Attempt:
         self.order = order
         self.link = link
         self.spec = msgspec.convert(order.spec, JobSpec)
+        plugins.load(order.plugins)
+        plugins.check(order.spec, order.resolved.get("plugins"))
         self.resolved = order.resolved or resolve(self.spec, order)
         self.device = torch.device(self.resolved["device"])
         self.scratch = Path(order.scratch)
+        self.files = {named: Path(path) for named, path in order.uploads.items()}
         self.born = time.monotonic()
         self.stages_ms: dict[str, float] = {}
         self.reported_at = 0.0
@@ -161,44 +180,64 @@ class Attempt:
                 evaluation,
                 Path(self.order.cache),
                 self.resolved["threads"],
+                self.files,
+                spec.trainer.sampler,
             )
         )
-        return Data(arrow, manifest, targets, rows, train, evaluation)
+        targets = dataclasses.replace(targets, classes=rows.classes)
+        readout = readout_of(_need(spec.loss), targets, rows.scaling)
+        return Data(arrow, manifest, targets, rows, train, evaluation, readout)
 
     def build(self, data: Data) -> tuple[Training, Cursor]:
         """Seeds, then builds in the order of a plain script, so that equal seeds give equal weights."""
         spec, trainer_spec = self.spec, self.spec.trainer
         torch.manual_seed(trainer_spec.seed)
-        net = build.build_net(spec.model).to(self.device)
-        loss = build.build_loss(_need(spec.loss)).to(self.device)
-        optimizer = build.build_optimizer(spec.optimizer, net)
-        scheduler = build.build_scheduler(spec.scheduler, optimizer)
+        net = build.build_net(spec.model)
+        if self.order.resume is None:
+            load_pretrained(net, spec.model, self.files, Path(self.order.cache))
+            initialize(net, spec.initialize)
+        net = net.to(self.device)
+        loss = build.build_loss(_need(spec.loss), is_one_hot=data.targets.is_one_hot).to(self.device)
+        freezing = freezing_of(spec)
+        names = [name for name, _ in net.named_parameters()]
+        optimizer = build_optimizer(spec.optimizer, net, trained_names(freezing, names, trainer_spec.epochs))
         has_batch_norm = any(
             isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in net.modules()
         )
+        train = Batches(
+            data.rows.train_inputs,
+            data.rows.targets,
+            data.rows.train,
+            data.train,
+            trainer_spec.batch_size,
+            trainer_spec.seed,
+            self.device,
+            drop_last=trainer_spec.drop_last,
+            merge_single=has_batch_norm,
+            mixing=Mixing.from_spec(spec.transforms.train, len(data.targets.classes or [])),
+            order=order_of(
+                trainer_spec.sampler,
+                trainer_spec.shuffle,
+                trainer_spec.seed,
+                len(data.rows.train),
+                data.rows.weights,
+            ),
+        )
+        scheduler = spec.scheduler or {}
         training = Training(
             net=net,
             loss=loss,
             optimizer=optimizer,
-            scheduler=scheduler,
-            interval=(spec.scheduler or {}).get("interval", "epoch"),
-            train=Batches(
-                data.rows.train_inputs,
-                data.rows.targets,
-                data.rows.train,
-                data.train,
-                trainer_spec.batch_size,
-                trainer_spec.seed,
-                self.device,
-                trainer_spec.shuffle,
-                trainer_spec.drop_last,
-                merge_single=has_batch_norm,
-            ),
+            scheduler=build_scheduler(spec.scheduler, optimizer, Clock(trainer_spec.epochs, len(train))),
+            interval=scheduler.get("interval", "epoch"),
+            train=train,
             validation=data.evaluation(data.rows.validation, self.device),
-            measures=MEASURES[data.targets.task],
+            measures=measuring(data.targets.task, data.readout, spec.metrics),
             epochs=trainer_spec.epochs,
             device=self.device,
             autocast=torch.bfloat16 if self.resolved["precision"] == "bf16" else None,
+            freezing=freezing,
+            monitor=scheduler.get("monitor", "val_loss"),
         )
         if self.order.resume is None:
             return training, Cursor()
@@ -282,6 +321,7 @@ def resolve(spec: JobSpec, order: Order) -> dict[str, Any]:
         "seed": spec.trainer.seed,
         "torch": str(torch.__version__),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "plugins": plugins.used_by(order.spec),
     }
 
 

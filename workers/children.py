@@ -16,8 +16,9 @@ from workers.messages import AnyCommand, AnyReport, Order
 _CONTEXT = multiprocessing.get_context("forkserver")
 
 
-def preload() -> None:
-    """Starts the fork server and waits until it has imported what children run. Call once, at start.
+def preload(plugins: str = "") -> None:
+    """Starts the fork server and waits until it has imported what children run. Call once, at start. A first
+    child loads the plugins that all will: RuntimeError where they can't be.
 
     The entry point's module must not be imported again in children: run it as `python -m workers`.
     """
@@ -25,16 +26,19 @@ def preload() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _CONTEXT.set_forkserver_preload(["workers.attempt"])
     forkserver.ensure_running()
-    probe = _CONTEXT.Process(target=_nothing, daemon=True)
+    probe = _CONTEXT.Process(target=_try, args=(plugins,), daemon=True)
     probe.start()
     probe.join()
     if probe.exitcode != 0:
         raise RuntimeError(f"the fork server's first child ended with {probe.exitcode}: see the log above")
 
 
-def _nothing() -> None:
+def _try(plugins: str) -> None:
     """Runs in the probe: it exists only once the preload is done."""
     import workers.attempt  # noqa: F401 - raises here what the fork server's preload passes over in silence
+    from core.nets.plugins import load
+
+    load(plugins)
 
 
 def _run(connection: multiprocessing.connection.Connection, payload: bytes) -> None:

@@ -148,6 +148,7 @@ def _write_version(session: Session, job: Job, verified: Verified, version_id: s
             classes=verified.classes,
             transforms=verified.transforms,
             metrics=metrics,
+            evaluation=verified.evaluation,
             lineage=_lineage(job.id, chosen, dataset, job.resolved),
             spec=job.spec,
             created_at=utc_now(),

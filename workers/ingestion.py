@@ -1,11 +1,9 @@
-"""One dataset's ingest: runs `python -m workers.ingest` under limits, then commits what it made.
+"""One dataset's ingest: fetched first where it names a source, then read by `python -m workers.ingest` under
+limits; what that made is committed.
 
 The bytes are hostile, so they are read in a process of its own, without torch, database or broker.
 """
 
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +13,16 @@ from sqlalchemy.orm import Session
 
 from core.data.manifest import Manifest
 from core.db.models import Dataset, utc_now
-from core.db.statements import datasets, leases
-from core.errors import Invalid
+from core.db.statements import datasets
+from core.errors import Invalid, Unavailable
 from modelyard.specs import Problem, ProblemError
+from workers.fetching import fetch
 from workers.finish import clear_earlier, clear_scratch
 from workers.house import House
 from workers.ledger import Fenced
+from workers.readers import run_reader
 
 log = structlog.get_logger()
-
-LISTEN_S = 0.05
 
 
 def ingest(house: House, dataset: Dataset) -> None:
@@ -34,14 +32,17 @@ def ingest(house: House, dataset: Dataset) -> None:
     try:
         clear_earlier(out)
         out.mkdir(parents=True)
-        source = house.storage.fetch(dataset.source_key)
-        exit_code = _run(house, dataset, source, out)
+        folder = out / "fetch"
+        exit_code = fetch(house, dataset, folder) if not dataset.source_key else 0
+        if exit_code == 0:
+            folder = out / "read"
+            exit_code = _read(house, dataset, house.storage.fetch(dataset.source_key), folder)
         if exit_code is None:
             _end(house, dataset, state="queued")
         elif exit_code == 0:
-            _commit(house, dataset, out)
+            _commit(house, dataset, folder)
         else:
-            _end(house, dataset, state="failed", error=_problem(out, exit_code))
+            _end(house, dataset, state="failed", error=_problem(folder, exit_code))
         bound.info("ingest_ends", exit_code=exit_code)
     except Fenced:
         bound.warning("ingest_fenced", hint="another worker has it, or it was deleted")
@@ -51,40 +52,18 @@ def ingest(house: House, dataset: Dataset) -> None:
         clear_scratch(out)
 
 
-def _run(house: House, dataset: Dataset, source: Path, out: Path) -> int | None:
+def _read(house: House, dataset: Dataset, source: Path, out: Path) -> int | None:
     """The exit code; None where the worker drains."""
     settings = house.settings
-    command = [
-        sys.executable, "-m", "workers.ingest", str(source), str(out),
+    arguments = [
+        str(source), str(out),
         "--format", dataset.format,
         "--options", msgspec.json.encode(dataset.options).decode(),
         "--filename", dataset.filename,
         "--memory-bytes", str(settings.ingest_memory_bytes),
         "--cpu-seconds", str(int(settings.ingest_timeout_s)),
     ]  # fmt: skip
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
-        try:
-            started = time.monotonic()
-            next_beat = started + settings.beat_s
-            while process.poll() is None:
-                # CPU seconds do not bound a reader that waits for ever, as Arrow may when memory runs out.
-                if time.monotonic() - started > settings.ingest_timeout_s:
-                    process.kill()
-                if house.draining.wait(LISTEN_S):
-                    return None
-                if time.monotonic() >= next_beat:
-                    next_beat = time.monotonic() + settings.beat_s
-                    _beat(house, dataset)
-        finally:
-            process.kill()
-        return process.returncode
-
-
-def _beat(house: House, dataset: Dataset) -> None:
-    with house.database.write() as session:
-        if session.scalar(leases.beat_dataset(dataset.id, dataset.fence)) is None:
-            raise Fenced(dataset.id)
-        session.commit()
+    return run_reader(house, dataset, "workers.ingest", arguments, settings.ingest_timeout_s)
 
 
 def _commit(house: House, dataset: Dataset, out: Path) -> None:
@@ -123,11 +102,15 @@ def _lock(session: Session, dataset: Dataset) -> Dataset:
 
 
 class _Report(msgspec.Struct):
-    """What the ingest process writes into problem.json."""
+    """What a reader's process writes into problem.json."""
 
     code: str
     detail: str
     errors: list[ProblemError] = []
+
+
+#: Codes of a problem that is not in the dataset: the same may succeed another time.
+_PASSING = frozenset({"fetch_failed", "fetch_timeout", "storage_full"})
 
 
 def _problem(out: Path, exit_code: int) -> dict[str, Any]:
@@ -135,16 +118,23 @@ def _problem(out: Path, exit_code: int) -> dict[str, Any]:
     path = out / "problem.json"
     if path.is_file():
         report = msgspec.json.decode(path.read_bytes(), type=_Report)
+    elif out.name == "fetch":
+        detail = (
+            f"fetching took longer than allowed (it ended: {exit_code}); fetch it again, or raise "
+            "MODELYARD_FETCH_TIMEOUT_S"
+        )
+        report = _Report("fetch_timeout", detail)
     else:
         detail = (
             f"reading the upload needed more memory or time than allowed (the reader ended: {exit_code}): "
             "split it, or make its files smaller"
         )
         report = _Report("too_large", detail)
+    kind, status = (Unavailable, 503) if report.code in _PASSING else (Invalid, 422)
     problem = Problem(
         type=f"urn:modelyard:problem:{report.code}",
-        title=Invalid.__name__,
-        status=422,
+        title=kind.__name__,
+        status=status,
         detail=report.detail,
         code=report.code,
         errors=report.errors,

@@ -1,7 +1,8 @@
 """Dataset + transforms -> batches on the device."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from core.data.images import Mode
 from core.data.manifest import Kind, Manifest
 from core.data.packed import packed_images
 from core.data.prepare import FittedColumn
-from core.data.splits import set_aside
-from core.data.targets import Targets, label_of
+from core.data.splits import rows_to_test, set_aside, validation_split
+from core.data.target_columns import Scaling, fit_targets, read_targets
+from core.data.targets import Targets
 from core.errors import Invalid
-from core.nets.randomness import permutation
+from core.nets.components.samplers import WEIGHTED
+from core.nets.mixing import Mixing
+from core.nets.sampling import Order, balanced_weights, order_of, repetitions, weights_column
 from core.nets.transforms import Pipeline
 from core.predict import array_row
 from modelyard.specs import Split
@@ -30,7 +34,9 @@ from modelyard.specs import Split
 
 @dataclass(frozen=True)
 class Batch:
-    inputs: Tensor
+    """`inputs` are the net's, in its order."""
+
+    inputs: tuple[Tensor, ...]
     targets: Tensor
     rows: int
 
@@ -39,25 +45,31 @@ class Batch:
 class Rows:
     """All rows of a dataset.
 
-    `train_inputs` and `eval_inputs` are [N, …]: uint8 images after the prefix of the train and the eval
-    transforms (memory-mapped, one and the same where the prefixes are), or float32. `targets` is [N]
-    int64 class indices or float32 values. `train`, `validation`, `test` are row numbers.
+    `train_inputs` and `eval_inputs` hold [N, …] for each input of the net: uint8 images after the prefix of
+    the train and the eval transforms (memory-mapped, one and the same where the prefixes are), float32, or
+    int64 tokens. `targets` is [N] int64 class indices or float32 values. `train`, `validation`, `test` are
+    row numbers; `weights` [training rows] are those of a weighted sampler. `classes` are the targets' and
+    `scaling` is what was done to a quantity.
     """
 
-    train_inputs: Tensor
-    eval_inputs: Tensor
+    train_inputs: tuple[Tensor, ...]
+    eval_inputs: tuple[Tensor, ...]
     targets: Tensor
     train: Tensor
     validation: Tensor
     test: Tensor
     prepared: list[FittedColumn]
+    weights: Tensor | None = None
+    classes: list[str] | None = None
+    scaling: Scaling | None = None
 
 
 @dataclass(frozen=True)
 class Batches:
-    """Some rows in batches. `pipeline` is None where rows go to the net as they are."""
+    """Some rows in batches. `pipeline` is None where rows go to the net as they are; it acts on the one input
+    that images are. An `order` takes the place of `shuffle`."""
 
-    inputs: Tensor
+    inputs: tuple[Tensor, ...]
     targets: Tensor
     index: Tensor
     pipeline: Pipeline | None
@@ -67,25 +79,33 @@ class Batches:
     shuffle: bool = False
     drop_last: bool = False
     merge_single: bool = False
+    mixing: Mixing | None = None
+    order: Order | None = None
 
     def __len__(self) -> int:
-        return len(self._bounds())
+        return len(self._bounds(self._order.count))
 
     def of_epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from `first_batch` on. The order is a function of seed and epoch."""
-        order = permutation(self.seed, epoch, len(self.index)) if self.shuffle else None
-        index = self.index if order is None else self.index[order]
-        for start, end in self._bounds()[first_batch:]:
-            yield self._batch(index[start:end], epoch)
+        places = self._order.places(epoch)
+        index = draws = self.index[places]
+        if self._order.may_repeat:
+            draws = index + len(self.targets) * repetitions(places)
+        for start, end in self._bounds(len(index))[first_batch:]:
+            yield self._batch(index[start:end], draws[start:end], epoch)
 
     def in_order(self) -> Iterator[Batch]:
-        for start, end in self._bounds():
-            yield self._batch(self.index[start:end], epoch=0)
+        for start, end in self._bounds(len(self.index)):
+            yield self._batch(self.index[start:end], self.index[start:end], epoch=0)
 
-    def _bounds(self) -> list[tuple[int, int]]:
+    @cached_property
+    def _order(self) -> Order:
+        return self.order or order_of(None, self.shuffle, self.seed, len(self.index))
+
+    def _bounds(self, total: int) -> list[tuple[int, int]]:
         """Where each batch starts and ends. Batch norm cannot train on one row: with `merge_single` a
         last batch of one is merged into the one before."""
-        total, size = len(self.index), self.batch_size
+        size = self.batch_size
         if self.drop_last and total >= size:
             total -= total % size
         bounds = [(start, min(start + size, total)) for start in range(0, total, size)]
@@ -93,17 +113,23 @@ class Batches:
             bounds[-2:] = [(bounds[-2][0], bounds[-1][1])]
         return bounds
 
-    def _batch(self, index_B: Tensor, epoch: int) -> Batch:
-        inputs = self.inputs[index_B]
+    def _batch(self, index_B: Tensor, draws_B: Tensor, epoch: int) -> Batch:
+        """`draws_B` tell the draws of an epoch apart, where one row is drawn twice."""
+        inputs = tuple(rows[index_B] for rows in self.inputs)
         if self.pipeline is not None:
-            inputs = self.pipeline.apply_rest(inputs, self.seed, epoch, index_B)
+            inputs = (self.pipeline.apply_rest(inputs[0], self.seed, epoch, draws_B),)
         targets = self.targets[index_B]
-        return Batch(inputs.to(self.device), targets.to(self.device), len(index_B))
+        inputs, targets = tuple(rows.to(self.device) for rows in inputs), targets.to(self.device)
+        if self.mixing is not None:
+            mixed, targets = self.mixing(inputs[0], targets)
+            inputs = (mixed,)
+        return Batch(inputs, targets, len(index_B))
 
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset on disk and how a spec reads it. `components` is `prepare` with its columns written out."""
+    """A dataset on disk and how a spec reads it. `components` is `prepare` with its columns written out;
+    `files` are the uploads that the spec names, by id; `sampler` is the trainer's."""
 
     arrow: Path
     manifest: Manifest
@@ -114,34 +140,41 @@ class Source:
     eval: Pipeline | None
     cache: Path
     threads: int
+    files: Mapping[str, Path] = field(default_factory=dict)
+    sampler: dict[str, Any] | None = None
 
 
 def open_rows(source: Source) -> Rows:
     table, manifest, targets = open_table(source.arrow), source.manifest, source.targets
-    targets_N = _read_targets(table, manifest, targets)
+    read_N = read_targets(table, manifest, targets)
     train = manifest.rows_of("train")
-    labels_N = targets_N[train.start : train.stop] if targets.task == "classification" else None
-    train_index, validation_index = set_aside(manifest, source.split, labels_N)
+    labels_N = read_N[train.start : train.stop] if read_N.dtype == np.int64 else None
+    train_index, validation_index = set_aside(manifest, source.split, labels_N, _read_groups(table, source))
+    test = rows_to_test(manifest, source.split)
+    fitted = fit_targets(read_N, targets, train_index)
     prepared: list[FittedColumn] = []
     if manifest.kind is Kind.TABLE:
-        columns = prepare.columns_from_arrow(table, targets.inputs)
+        columns = prepare.columns_from_arrow(table, targets.columns)
         training = {name: values[train_index] for name, values in columns.items()}
-        prepared = prepare.fit(source.components, targets.inputs, training, manifest)
-        inputs_NF = prepare.apply(prepared, columns)
-        _require_finite(inputs_NF, prepared)
-        train_inputs = eval_inputs = torch.from_numpy(inputs_NF)
+        prepared = prepare.fit(source.components, targets.inputs, training, manifest, source.files)
+        arrays = prepare.apply(prepared, targets.inputs, columns)
+        _require_finite(arrays, targets.inputs, columns)
+        train_inputs = eval_inputs = tuple(torch.from_numpy(array) for array in arrays)
     else:
-        eval_inputs = _read_inputs(table, source, source.eval)
+        eval_inputs = (_read_inputs(table, source, source.eval),)
         shared = _prefix_key(source.train) == _prefix_key(source.eval)
-        train_inputs = eval_inputs if shared else _read_inputs(table, source, source.train)
+        train_inputs = eval_inputs if shared else (_read_inputs(table, source, source.train),)
     return Rows(
         train_inputs,
         eval_inputs,
-        torch.from_numpy(targets_N),
+        torch.from_numpy(fitted.values),
         torch.from_numpy(train_index),
         torch.from_numpy(validation_index),
-        torch.arange(manifest.rows_of("test").start, manifest.rows_of("test").stop),
+        torch.arange(test.start, test.stop),
         prepared,
+        _read_weights(table, source, fitted.values, train_index),
+        fitted.classes,
+        fitted.scaling,
     )
 
 
@@ -157,44 +190,41 @@ def raw_instance(arrow: Path, manifest: Manifest, inputs: list[str], row: int) -
             return _array_column(table, inputs[0], manifest)[0].tolist()
 
 
-def _read_targets(table: pa.Table, manifest: Manifest, targets: Targets) -> NDArray[Any]:
-    column = table.column(targets.target)
-    if targets.task == "regression":
-        values = _array_column(table, targets.target, manifest) if manifest.kind is Kind.ARRAYS else None
-        if values is None:
-            values = column.cast("float64", safe=False).to_numpy(zero_copy_only=False)
-        with np.errstate(over="ignore"):
-            found = np.ascontiguousarray(values, dtype=np.float32)
-        if not np.isfinite(found).all():
-            raise Invalid(
-                f"the target {targets.target!r} has missing values, or such as float32 cannot hold: "
-                "leave those rows out"
-            )
-        return found
-    if manifest.kind is not Kind.TABLE:
-        return np.array(column.to_numpy(zero_copy_only=False), dtype=np.int64)
-    index_of = {name: index for index, name in enumerate(targets.classes or [])}
-    labels = [None if value is None else label_of(value) for value in column.to_pylist()]
-    if None in labels:
-        raise Invalid(f"the target {targets.target!r} is missing in row {labels.index(None)}: leave it out")
-    unknown = sorted({str(label) for label in labels if label not in index_of})
-    if unknown:
-        raise Invalid(
-            f"the target {targets.target!r} has values that the training split lacks: {unknown[:10]}"
-        )
-    return np.array([index_of[label] for label in labels if label is not None], dtype=np.int64)
+def _read_groups(table: pa.Table, source: Source) -> list[Any] | None:
+    """The group of each row of `train`; None where rows stand for themselves."""
+    manifest, split = source.manifest, source.split
+    if split.group is None or validation_split(manifest, split) is not None:
+        return None
+    train = manifest.rows_of("train")
+    groups: list[Any] = table.column(split.group).slice(train.start, len(train)).to_pylist()
+    return groups
 
 
-def _require_finite(inputs_NF: NDArray[np.float32], prepared: list[FittedColumn]) -> None:
+def _read_weights(
+    table: pa.Table, source: Source, targets_N: NDArray[Any], training_rows: NDArray[np.int64]
+) -> Tensor | None:
+    """float64, one for each training row; None where the sampler takes none."""
+    if source.sampler is None or source.sampler["type"] != WEIGHTED:
+        return None
+    column = weights_column(source.sampler)
+    if column is None:
+        return balanced_weights(torch.from_numpy(targets_N[training_rows]))
+    weights_N = table.column(column).cast("float64").to_numpy(zero_copy_only=False)
+    return torch.from_numpy(weights_N[training_rows])
+
+
+def _require_finite(
+    arrays: tuple[NDArray[Any], ...], inputs: dict[str, list[str]], columns: prepare.Columns
+) -> None:
     """`prepare` was completed for what the training split lacks; another split may lack more."""
-    at = 0
-    for column in prepared:
-        if not np.isfinite(inputs_NF[:, at : at + column.width]).all():
+    for array, names in zip(arrays, inputs.values(), strict=True):
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raw = {name: columns[name] for name in names if columns[name].dtype.kind == "f"}
+            lacking = [name for name, values in raw.items() if not np.isfinite(values).all()] or names
             raise Invalid(
-                f"the input {column.name!r} is missing in a row of val or test, and in none of train, or is "
-                'over float32: leave those rows out, or add {"type": "Impute"} to prepare'
+                f"the input {lacking[0]!r} is missing in a row of val or test, and in none of train, or has "
+                'a value that float32 cannot hold: leave those rows out, or add {"type": "Impute"} to prepare'
             )
-        at += column.width
 
 
 def _prefix_key(pipeline: Pipeline | None) -> str:
@@ -203,7 +233,7 @@ def _prefix_key(pipeline: Pipeline | None) -> str:
 
 def _read_inputs(table: pa.Table, source: Source, pipeline: Pipeline | None) -> Tensor:
     if source.manifest.kind is Kind.ARRAYS:
-        return _read_arrays(table, source.manifest, source.targets.inputs[0], pipeline)
+        return _read_arrays(table, source.manifest, source.targets.columns[0], pipeline)
 
     def prefix(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if pipeline is None:

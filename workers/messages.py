@@ -21,7 +21,8 @@ class Resume(msgspec.Struct, frozen=True):
 class Order(msgspec.Struct, frozen=True):
     """All that a child knows: no database, no broker, no key.
 
-    `resolved` is what the first claim fixed; a later attempt uses exactly that.
+    `resolved` is what the first claim fixed; a later attempt uses exactly that. `uploads` are local files of
+    the uploads that the spec names, by id; `plugins` is the setting of that name.
     """
 
     job: str
@@ -35,6 +36,8 @@ class Order(msgspec.Struct, frozen=True):
     use_gpu: bool
     resolved: dict[str, Any]
     resume: Resume | None
+    uploads: dict[str, str] = {}
+    plugins: str = ""
 
 
 # Up: child to supervisor
@@ -99,6 +102,7 @@ class Verified(Report, frozen=True):
     test_metrics: dict[str, float]
     difference: float
     tolerance: float
+    evaluation: dict[str, Any] | None = None
 
 
 class Stopped(Report, frozen=True):

@@ -12,15 +12,17 @@ from typing import Any
 
 import msgspec
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.data.manifest import Kind, Manifest
 from core.data.targets import Targets
-from core.nets import artifacts
+from core.nets import artifacts, plugins
 from core.nets.artifacts import Golden, VersionManifest
+from core.nets.confusion import Confusion
+from core.nets.readout import Readout, read_out
 from core.nets.transforms import Pipeline
 from core.predict import Predictor
-from modelyard.specs import JobSpec, Signature
+from modelyard.specs import Evaluation, JobSpec, Signature
 from modelyard.specs import Tensor as TensorInfo
 from workers import trainer
 from workers.loaders import Batches, Rows, raw_instance
@@ -49,6 +51,7 @@ class Data:
     rows: Rows
     train: Pipeline | None
     eval: Pipeline | None
+    readout: Readout
 
     def evaluation(self, index: Tensor, device: torch.device) -> Batches:
         rows = self.rows
@@ -63,9 +66,8 @@ def golden_outputs(training: Training, data: Data) -> Tensor:
     index = data.rows.validation[:GOLDEN_SAMPLES]
     with torch.inference_mode():
         batches = data.evaluation(index, training.device)
-        outputs_GC = torch.cat([training.net(batch.inputs) for batch in batches.in_order()])
-        if data.targets.task == "classification":
-            outputs_GC = outputs_GC.softmax(dim=1)
+        answers = [read_out(data.readout, training.net(*batch.inputs)) for batch in batches.in_order()]
+    outputs_GC = torch.cat(answers)
     return outputs_GC.reshape(len(index), -1).double().cpu()
 
 
@@ -77,32 +79,46 @@ def verify(chosen: Register, spec: JobSpec, training: Training, data: Data, scra
     stored = artifacts.write_manifest(manifest, path)
     predictor = Predictor.load(path, Path(chosen.weights))
     difference = predictor.replay()
-    test_metrics: dict[str, float] = {}
-    if len(data.rows.test):
-        # Serving runs in fp32: so is the test split measured.
-        served = dataclasses.replace(training, net=predictor.net.to(training.device), autocast=None)
-        test_metrics = trainer.evaluate(served, data.evaluation(data.rows.test, training.device), "test")
+    split = "test" if len(data.rows.test) else "val"
+    metrics, evaluation = evaluate(predictor.net, training, data, split)
     return Verified(
         manifest=stored,
         task=manifest.task,
         signature=msgspec.to_builtins(manifest.signature),
         classes=manifest.classes,
         transforms=manifest.transforms,
-        test_metrics=test_metrics,
+        test_metrics=metrics if split == "test" else {},
         difference=difference,
         tolerance=TOLERANCE,
+        evaluation=msgspec.to_builtins(evaluation),
     )
 
 
+def evaluate(
+    net: nn.Module, training: Training, data: Data, split: str
+) -> tuple[dict[str, float], Evaluation | None]:
+    """The metrics of a split and the table of its classes, by the net as it is served: in fp32."""
+    device = training.device
+    confusion = Confusion(
+        training.measures(device), data.targets.task, data.readout, data.targets.classes, device
+    )
+    served = dataclasses.replace(training, net=net.to(device), autocast=None, measures=lambda _: confusion)
+    rows = data.rows.test if split == "test" else data.rows.validation
+    metrics = trainer.evaluate(served, data.evaluation(rows, device), split)
+    return metrics, confusion.evaluation(split)
+
+
 def version_manifest(golden_GC: Tensor, spec: JobSpec, data: Data) -> VersionManifest:
-    feature = data.manifest.features[data.targets.inputs[0]]
+    feature = data.manifest.features[data.targets.columns[0]]
     is_array = data.manifest.kind is Kind.ARRAYS
     return VersionManifest(
         task=data.targets.task,
         kind=data.manifest.kind,
         model=spec.model,
-        row_shape=list(data.rows.eval_inputs.shape[1:]),
+        row_shape=list(data.rows.eval_inputs[0].shape[1:]),
+        inputs=data.targets.inputs,
         classes=data.targets.classes,
+        readout=data.readout,
         transforms=spec.transforms.eval or [],
         prepare=data.rows.prepared,
         signature=signature(data, golden_GC.shape[1]),
@@ -111,6 +127,7 @@ def version_manifest(golden_GC: Tensor, spec: JobSpec, data: Data) -> VersionMan
         image_mode=data.manifest.image_mode,
         raw_shape=feature.shape if is_array else None,
         raw_dtype=feature.dtype if is_array else None,
+        plugins=plugins.used(spec.model, spec.transforms.eval or []),
     )
 
 
@@ -119,7 +136,7 @@ def golden_samples(golden_GC: Tensor, data: Data) -> list[Golden]:
     size_bytes = 0
     rows = data.rows.validation[: len(golden_GC)].tolist()
     for row, outputs in zip(rows, golden_GC.tolist(), strict=True):
-        instance: Any = raw_instance(data.arrow, data.manifest, data.targets.inputs, row)
+        instance: Any = raw_instance(data.arrow, data.manifest, data.targets.columns, row)
         if isinstance(instance, bytes):
             instance = base64.b64encode(instance).decode()
             size_bytes += len(instance)
@@ -136,10 +153,14 @@ def signature(data: Data, num_outputs: int) -> Signature:
         case Kind.IMAGES:
             inputs = [TensorInfo("input", "UINT8", [-1, *features["image"].shape])]
         case Kind.ARRAYS:
-            feature = features[data.targets.inputs[0]]
+            feature = features[data.targets.columns[0]]
             inputs = [TensorInfo("input", _datatype(feature.dtype), [-1, *feature.shape])]
         case Kind.TABLE:
-            inputs = [TensorInfo(name, _datatype(features[name].dtype), [-1]) for name in data.targets.inputs]
+            inputs = [
+                TensorInfo(name, _datatype(features[name].dtype), [-1]) for name in data.targets.columns
+            ]
+    if data.targets.task == "multilabel":
+        return Signature(inputs, [TensorInfo("scores", "FP32", [-1, num_outputs])])
     if data.targets.task == "classification":
         return Signature(
             inputs, [TensorInfo("scores", "FP32", [-1, num_outputs]), TensorInfo("label", "BYTES", [-1])]

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from core.db.models import Checkpoint, Job
 from core.db.statements import checkpoints, datasets
 from core.storage.durable import Damaged, verify
+from core.uploads import upload_key, uploads_of
 from modelyard.specs import JobErrorCode, Wanted
 from workers import finish, messages
 from workers.children import Child
@@ -87,6 +88,15 @@ def _order(house: House, job: Job, ledger: Ledger, scratch: Path) -> Order | Non
             JobErrorCode.DATASET_UNAVAILABLE, f"the dataset's file {error} is gone", "upload it again"
         )
         return None
+    try:
+        files = {
+            named: str(house.storage.fetch(upload_key(named))) for named in uploads_of(job.spec).values()
+        }
+    except FileNotFoundError as error:
+        ledger.fail(
+            JobErrorCode.WEIGHTS_MISMATCH, f"the upload {error} that the job names is gone", "upload it again"
+        )
+        return None
     return Order(
         job=job.id,
         fence=job.fence,
@@ -99,6 +109,8 @@ def _order(house: House, job: Job, ledger: Ledger, scratch: Path) -> Order | Non
         use_gpu=house.settings.pool == "gpu",
         resolved=job.resolved,
         resume=_resume(house, job, ledger),
+        uploads=files,
+        plugins=house.settings.plugins,
     )
 
 

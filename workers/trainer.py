@@ -11,9 +11,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from core.nets.measures import Measures
+from core.nets.freezing import Freezing, begin_epoch
+from core.nets.measures import Measuring
+from core.nets.objective import loss_sum_and_count, meet
 from workers.loaders import Batch, Batches
 
 # B rows in the batch, C classes or targets
@@ -22,22 +24,32 @@ from workers.loaders import Batch, Batches
 @dataclass
 class Cursor:
     """Where a training stands: `epoch` completed epochs, `batch` batches into the next one, `step`
-    optimizer steps in all. `loss_sum` is over this epoch's rows, on the device."""
+    optimizer steps in all. `loss_sum` over `loss_count` is the mean loss of this epoch's rows, both on the
+    device."""
 
     epoch: int = 0
     batch: int = 0
     step: int = 0
     rows: int = 0
     loss_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    loss_count: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+
+    def add(self, loss: nn.Module, value: Tensor, batch: Batch) -> None:
+        loss_sum, count = loss_sum_and_count(loss, value, batch.targets, batch.rows)
+        self.loss_sum += loss_sum
+        self.loss_count += count
+        self.rows += batch.rows
 
     @property
     def train_loss(self) -> float:
         """The mean over the epoch so far. A host-device sync."""
-        return self.loss_sum.item() / max(1, self.rows)
+        return quotient(self.loss_sum, self.loss_count)
 
 
 @dataclass(frozen=True)
 class Training:
+    """`scheduler` is stepped by `interval`; one that waits for a plateau is told the epoch's `monitor`."""
+
     net: nn.Module
     loss: nn.Module
     optimizer: Optimizer
@@ -45,10 +57,12 @@ class Training:
     interval: Literal["epoch", "step"]
     train: Batches
     validation: Batches
-    measures: type[Measures]
+    measures: Measuring
     epochs: int
     device: torch.device
     autocast: torch.dtype | None
+    freezing: Freezing = field(default_factory=Freezing)
+    monitor: str = "val_loss"
 
 
 @dataclass(frozen=True)
@@ -74,8 +88,9 @@ def fit(training: Training, cursor: Cursor) -> Iterator[Stepped | EpochEnded]:
     """
     net, optimizer, scheduler = training.net, training.optimizer, training.scheduler
     cursor.loss_sum = cursor.loss_sum.to(training.device)
+    cursor.loss_count = cursor.loss_count.to(training.device)
     while cursor.epoch < training.epochs:
-        net.train()
+        begin_epoch(net, training.freezing, cursor.epoch)
         for batch in training.train.of_epoch(cursor.epoch, cursor.batch):
             optimizer.zero_grad(set_to_none=True)
             loss = compute_loss(training, batch)
@@ -83,56 +98,59 @@ def fit(training: Training, cursor: Cursor) -> Iterator[Stepped | EpochEnded]:
             optimizer.step()
             if scheduler is not None and training.interval == "step":
                 scheduler.step()
-            cursor.loss_sum += summed(training.loss, loss.detach(), batch.rows)
-            cursor.rows += batch.rows
+            cursor.add(training.loss, loss.detach(), batch)
             cursor.batch += 1
             cursor.step += 1
             yield Stepped()
         metrics = {"train_loss": require_finite(cursor)} | evaluate(training, training.validation, "val")
-        if scheduler is not None and training.interval == "epoch":
-            scheduler.step()
+        if training.interval == "epoch":
+            end_epoch(training, metrics)
         cursor.epoch, cursor.batch, cursor.rows = cursor.epoch + 1, 0, 0
         cursor.loss_sum = torch.zeros_like(cursor.loss_sum)
+        cursor.loss_count = torch.zeros_like(cursor.loss_count)
         yield EpochEnded(metrics)
+
+
+def end_epoch(training: Training, metrics: dict[str, float]) -> None:
+    """Steps a schedule that counts epochs."""
+    match training.scheduler:
+        case ReduceLROnPlateau() as waiting:
+            waiting.step(metrics[training.monitor])
+        case LRScheduler() as counting:
+            counting.step()
 
 
 def compute_loss(training: Training, batch: Batch) -> Tensor:
     """What is minimised: the mean over the rows of a batch, or their sum where the spec says so."""
     with torch.autocast(training.device.type, training.autocast, enabled=training.autocast is not None):
-        outputs = training.net(batch.inputs)
-        targets = shape_targets(outputs, batch.targets)
-        loss: Tensor = training.loss(outputs, targets)
+        outputs = training.net(*batch.inputs)
+        loss: Tensor = training.loss(outputs, meet(outputs, batch.targets))
     return loss
 
 
-def summed(loss: nn.Module, value: Tensor, rows: int) -> Tensor:
-    """The loss summed over the rows, from what the loss module gave: its mean, or already its sum."""
-    return value.double() if getattr(loss, "reduction", "mean") == "sum" else value.double() * rows
-
-
-def shape_targets(outputs: Tensor, targets: Tensor) -> Tensor:
-    """A regression's targets take the shape of the outputs; the plan has checked that counts agree."""
-    return targets if targets.dtype == torch.int64 else targets.reshape(outputs.shape)
+def quotient(total: Tensor, count: Tensor) -> float:
+    """The one host-device sync of a mean; nan where nothing was counted."""
+    loss_sum, loss_count = torch.stack([total, count]).tolist()
+    return loss_sum / loss_count if loss_count else math.nan
 
 
 def evaluate(training: Training, batches: Batches, prefix: str) -> dict[str, float]:
     """`<prefix>_loss` and the measures over all rows: summed, counted, divided once."""
     training.net.eval()
-    loss_sum = torch.zeros((), dtype=torch.float64, device=training.device)
+    loss_sum, loss_count = torch.zeros(2, dtype=torch.float64, device=training.device)
     measures = training.measures(training.device)
-    rows = 0
     with torch.inference_mode():
         for batch in batches.in_order():
             with torch.autocast(
                 training.device.type, training.autocast, enabled=training.autocast is not None
             ):
-                outputs = training.net(batch.inputs)
-                targets = shape_targets(outputs, batch.targets)
-                loss_sum += summed(training.loss, training.loss(outputs, targets), batch.rows)
-            measures.add(outputs, targets)
-            rows += batch.rows
-    # The one host-device sync of an evaluation.
-    values = {"loss": loss_sum.item() / max(1, rows), **measures.compute()}
+                outputs = training.net(*batch.inputs)
+                value = training.loss(outputs, meet(outputs, batch.targets))
+            batch_sum, count = loss_sum_and_count(training.loss, value, batch.targets, batch.rows)
+            loss_sum += batch_sum
+            loss_count += count
+            measures.add(outputs, batch.targets)
+    values = {"loss": quotient(loss_sum, loss_count), **measures.compute()}
     return {f"{prefix}_{name}": value for name, value in values.items()}
 
 
@@ -156,6 +174,7 @@ def state_of(training: Training, cursor: Cursor) -> dict[str, Any]:
             "step": cursor.step,
             "rows": cursor.rows,
             "loss_sum": cursor.loss_sum.cpu(),
+            "loss_count": cursor.loss_count.cpu(),
         },
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if training.device.type == "cuda" else [],

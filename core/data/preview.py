@@ -27,7 +27,7 @@ _MAX_CAPTION_CHARACTERS = 40
 
 def read_rows(arrow_path: Path, manifest: Manifest, split: str, limit: int) -> list[dict[str, Any]]:
     """The first `limit` rows of a split by column: images as nested CHW lists of 0..255, labels by class
-    name, arrays as nested lists, table values as they are (missing: None). Empty for an unknown split."""
+    name, arrays as nested lists, other values as they are (missing: None). Empty for an unknown split."""
     table = _rows(arrow_path, manifest, split, limit)
     match manifest.kind:
         case Kind.IMAGES:
@@ -95,7 +95,11 @@ def _spread(arrow_path: Path, manifest: Manifest, limit: int) -> pa.Table:
 def _image_rows(table: pa.Table, manifest: Manifest) -> list[dict[str, Any]]:
     mode = _mode(manifest)
     return [
-        {"image": decode_image(row["image"], mode).tolist(), "label": _label(row["label"], manifest)}
+        {
+            **{name: row[name] for name in manifest.features},
+            "image": decode_image(row["image"], mode).tolist(),
+            "label": _label(row["label"], manifest),
+        }
         for row in table.to_pylist()
     ]
 
@@ -118,7 +122,7 @@ def _shaped(table: pa.Table, name: str, manifest: Manifest) -> NDArray[Any]:
 def _pictures(table: pa.Table, manifest: Manifest) -> list[tuple[Image.Image, str]]:
     if manifest.kind is Kind.IMAGES:
         return [
-            (load_image(row["image"]), _label(row["label"], manifest))
+            (load_image(row["image"]), str(_label(row["label"], manifest)))
             for row in table.select(["image", "label"]).to_pylist()
         ]
     shape = image_shape(manifest)
@@ -167,6 +171,6 @@ def _mode(manifest: Manifest) -> Mode:
     return "L" if manifest.image_mode == "L" else "RGB"
 
 
-def _label(index: int, manifest: Manifest) -> str:
-    assert manifest.classes is not None, "images always have classes"
-    return manifest.classes[index]
+def _label(value: int | float, manifest: Manifest) -> str | float:
+    """The name of a class; a quantity as it is."""
+    return value if manifest.classes is None else manifest.classes[int(value)]

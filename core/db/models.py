@@ -92,7 +92,9 @@ class IdempotentReply(Base):
 class Dataset(Base):
     """One version of a dataset.
 
-    `state`: queued (bytes are here) -> ingesting (a worker reads them) -> ready | failed -> deleted.
+    `state`: queued (bytes are here, or `source` says where from) -> ingesting (a worker fetches and reads
+    them) -> ready | failed -> deleted. Where there is a `source`, `source_key` and `sha256` are empty and
+    `bytes` is 0 until it is fetched; then `format` and `options` are those of what was fetched.
     A deleted row is a tombstone: its bytes went, its manifest stays, its number is not given again.
     `fence`, `beat`, `losses` are the lease of the ingesting worker, as for jobs.
     """
@@ -112,6 +114,7 @@ class Dataset(Base):
     format: Mapped[str] = mapped_column(String(16))
     options: Mapped[dict[str, Any]]
     filename: Mapped[str] = mapped_column(String(255))
+    source: Mapped[dict[str, Any] | None]
     source_key: Mapped[str] = mapped_column(String(255))
     bytes: Mapped[int]
     sha256: Mapped[str] = mapped_column(String(64))
@@ -124,11 +127,42 @@ class Dataset(Base):
     finished_at: Mapped[datetime | None]
 
 
+class Upload(Base):
+    """Bytes that come in pieces. `offset` is how many are durable. Once `sha256` is known all are in storage
+    under `uploads/<id>/data`, and jobs and datasets may name them.
+    """
+
+    __tablename__ = "uploads"
+    __table_args__ = (Index(None, "expires_at"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(63))
+    filename: Mapped[str] = mapped_column(String(255))
+    length: Mapped[int]
+    offset: Mapped[int] = mapped_column(default=0)
+    sha256: Mapped[str | None] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+
+
+class UploadPiece(Base):
+    """What one PATCH brought, in storage under `key` until the upload is complete."""
+
+    __tablename__ = "upload_pieces"
+
+    upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id", ondelete="CASCADE"), primary_key=True)
+    offset: Mapped[int] = mapped_column(primary_key=True)
+    size: Mapped[int]
+    key: Mapped[str] = mapped_column(String(255))
+
+
 class Job(Base):
     """One training. `fence` rises with every claim; every write of an attempt carries it.
 
     `revision` rises with every change a reader could see; the watcher and ETags compare it.
-    `not_before` is the earliest claim after a loss.
+    `not_before` is the earliest claim after a loss. `work` is how many multiply-adds the whole training
+    takes by its plan: with the time it took, later plans say how long they will take. `upload_ids` are the
+    uploads that it reads, which stay as long as it has not ended.
     """
 
     __tablename__ = "jobs"
@@ -136,6 +170,7 @@ class Job(Base):
         Index(None, "state", "pool", "priority", "queued_at"),
         Index(None, "owner", "created_at"),
         Index(None, "dataset_id"),
+        Index(None, "pool", "state", "finished_at"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -147,7 +182,9 @@ class Job(Base):
     pool: Mapped[str] = mapped_column(String(16))
     priority: Mapped[int] = mapped_column(default=0)
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    upload_ids: Mapped[list[Any] | None]
     spec: Mapped[dict[str, Any]]
+    work: Mapped[float | None] = mapped_column(Float(53))
     warnings: Mapped[list[Any]]
     fence: Mapped[int] = mapped_column(default=0)
     beat: Mapped[int] = mapped_column(default=0)
@@ -239,6 +276,7 @@ class Version(Base):
     classes: Mapped[list[Any] | None]
     transforms: Mapped[list[Any]]
     metrics: Mapped[dict[str, Any]]
+    evaluation: Mapped[dict[str, Any] | None]
     lineage: Mapped[dict[str, Any]]
     spec: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]

@@ -1,39 +1,96 @@
 """The warnings a good colleague would give about a spec that will run."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from core.data.manifest import Manifest
 from core.data.targets import Targets
-from core.nets.components.layers import LINEAR_BETWEEN, SPOILS_SCORES, WEIGHTED
-from core.nets.walk import Step
+from core.faults import join
+from core.nets.components.facts import BATCH_NORMS, LINEAR_BETWEEN, SPOILS_SCORES, WEIGHTED
+from core.nets.components.layers import GRAPH, SEQUENTIAL
+
+Component = dict[str, Any]
+
+#: They apply the softmax or the sigmoid themselves.
+_TAKES_SCORES = frozenset({"CrossEntropyLoss", "BCEWithLogitsLoss", "MultiLabelSoftMarginLoss"})
+#: What a net ends with before losses that apply nothing themselves.
+_TAKES_PROBABILITIES = {
+    "NLLLoss": ("LogSoftmax", "LogSigmoid"),
+    "KLDivLoss": ("LogSoftmax", "LogSigmoid"),
+    "BCELoss": ("Sigmoid", "Softmax", "Hardsigmoid"),
+}
 
 
-def advise(steps: list[Step], targets: Targets, manifest: Manifest) -> Iterator[str]:
-    yield from _last_layer(steps, targets)
-    yield from _linear_chains(steps)
+def advise(
+    model: Component, loss: Component | None, batch_size: int, targets: Targets, manifest: Manifest
+) -> Iterator[str]:
+    yield from _last_layer(model, loss)
+    yield from _linear_chains(model, "/model")
+    yield from _lone_rows(model, batch_size)
     yield from _unseen_classes(targets, manifest)
 
 
-def _last_layer(steps: list[Step], targets: Targets) -> Iterator[str]:
-    last = steps[-1]
-    why = SPOILS_SCORES.get(last.component["type"])
-    if targets.task == "classification" and why is not None:
-        yield f"{last.pointer}: {last.component['type']} before CrossEntropyLoss: {why}. Take the layer out."
+def _last_layer(model: Component, loss: Component | None) -> Iterator[str]:
+    last, pointer = _end(model, "/model")
+    why = SPOILS_SCORES.get(last["type"])
+    if loss is not None and loss["type"] in _TAKES_SCORES and why is not None:
+        yield f"{pointer}: {last['type']} before {loss['type']}: {why}. Take the layer out."
+    ends = _TAKES_PROBABILITIES.get(loss["type"]) if loss is not None else None
+    if ends is not None and last["type"] != GRAPH and last["type"] not in ends:
+        kind = "probabilities" if "Sigmoid" in ends else "logarithms of probabilities"
+        yield (
+            f"{pointer}: {(loss or {})['type']} takes {kind}, and {last['type']} gives any number; "
+            f"put a {ends[0]} behind it."
+        )
 
 
-def _linear_chains(steps: list[Step]) -> Iterator[str]:
-    before: Step | None = None
-    for step in steps:
-        kind = step.component["type"]
+def _end(component: Component, pointer: str) -> tuple[Component, str]:
+    """The layer that gives the net's output, as far as that is one."""
+    while component["type"] == SEQUENTIAL:
+        place = len(component["layers"]) - 1
+        component, pointer = component["layers"][place], join(pointer, "layers", place)
+    return component, pointer
+
+
+def _linear_chains(component: Component, pointer: str) -> Iterator[str]:
+    before: tuple[Component, str] | None = None
+    for layer, here in _chain(component, pointer):
+        kind = layer["type"]
         if kind in WEIGHTED:
-            if before is not None and before.component["type"] == kind:
+            if before is not None and before[0]["type"] == kind:
                 yield (
-                    f"{step.pointer}: {kind} follows {kind} at {before.pointer} with no activation between; "
+                    f"{here}: {kind} follows {kind} at {before[1]} with no activation between; "
                     "two linear maps are one. Put a ReLU between."
                 )
-            before = step
+            before = (layer, here)
         elif kind not in LINEAR_BETWEEN:
             before = None
+        for word in ("layers", "shortcut", "branches"):
+            for place, child in enumerate(layer.get(word) or []):
+                yield from _linear_chains(child, join(here, word, place))
+
+
+def _chain(component: Component, pointer: str) -> Iterator[tuple[Component, str]]:
+    """What follows one another: the layers of a Sequential, and of those that nest in it."""
+    if component["type"] != SEQUENTIAL:
+        yield component, pointer
+        return
+    for place, child in enumerate(component["layers"]):
+        yield from _chain(child, join(pointer, "layers", place))
+
+
+def _lone_rows(model: Component, batch_size: int) -> Iterator[str]:
+    if batch_size == 1 and _names_any(model, BATCH_NORMS):
+        yield (
+            "/trainer/batch_size: batch norm with a batch of 1 normalises each row by itself; "
+            "take a larger batch, or GroupNorm."
+        )
+
+
+def _names_any(value: Any, types: frozenset[str]) -> bool:
+    if isinstance(value, dict):
+        return value.get("type") in types or any(_names_any(child, types) for child in value.values())
+    return isinstance(value, list) and any(_names_any(child, types) for child in value)
 
 
 def _unseen_classes(targets: Targets, manifest: Manifest) -> Iterator[str]:

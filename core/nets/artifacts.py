@@ -8,10 +8,13 @@ from typing import Any
 
 import msgspec
 import torch
+from msgspec import field
 from torch import Tensor, nn
 
 from core.data.manifest import Kind
 from core.data.prepare import FittedColumn
+from core.data.prepare.legacy import upgraded
+from core.nets.readout import Readout
 from core.storage.durable import StoredFile, describe
 from modelyard.specs import Signature
 from modelyard.specs.jobspec import Task
@@ -31,7 +34,10 @@ class Golden(msgspec.Struct, frozen=True):
 class VersionManifest(msgspec.Struct, frozen=True):
     """Everything that predicting needs beside the weights.
 
-    `row_shape` is that of one row after the deterministic prefix of the transforms. `raw_shape` and
+    `row_shape` is that of one row after the deterministic prefix of the transforms; `inputs` are the columns
+    of each input of the net (empty in versions of format 1, which had one); `readout` makes answers of what
+    the net gives (format 1: a softmax for a classification, nothing for a regression); `plugins` are the
+    `package==version` of each type that isn't torch's or ours. `raw_shape` and
     `raw_dtype` are those of one instance of an `arrays` dataset. `tolerance` bounds the difference
     between a golden output and its replay, absolute for scores and relative to 1 + |value| for a
     regression.
@@ -50,7 +56,10 @@ class VersionManifest(msgspec.Struct, frozen=True):
     image_mode: str | None = None
     raw_shape: list[int] | None = None
     raw_dtype: str | None = None
-    format: int = 1
+    inputs: dict[str, list[str]] = field(default_factory=dict)
+    readout: Readout | None = None
+    plugins: dict[str, str] = field(default_factory=dict)
+    format: int = 2
 
 
 def save(value: Any, path: Path) -> StoredFile:
@@ -70,7 +79,10 @@ def plain_state_dict(net: nn.Module) -> dict[str, Tensor]:
 
 
 def read_manifest(path: Path) -> VersionManifest:
-    return msgspec.json.decode(path.read_bytes(), type=VersionManifest)
+    raw = msgspec.json.decode(path.read_bytes())
+    if raw["format"] == 1:
+        raw["prepare"] = upgraded(raw["prepare"])
+    return msgspec.convert(raw, VersionManifest)
 
 
 def write_manifest(manifest: VersionManifest, path: Path) -> StoredFile:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 
-from core.nets.faults import fault, is_full, join, show, suggestion
+from core.faults import fault, is_full, join, show, suggestion
 from modelyard.specs import ProblemError
 
 S = TypeVar("S", bound=msgspec.Struct)

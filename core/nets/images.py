@@ -1,40 +1,36 @@
 """The transforms of an image job, resolved, and the one shape in which images reach the net."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from msgspec import UNSET, Struct
-from torch import Tensor
-from torchvision.transforms import v2
 
 from core.data.images import is_channels_last
 from core.data.manifest import Kind, Manifest
+from core.faults import fault, join
 from core.nets import registry
-from core.nets.components.transforms import NEEDS_FLOAT, RANDOM, RESIZES
-from core.nets.faults import fault, first_line, join
-from core.nets.transforms import Component, prefix_length, resolve, without_random
+from core.nets.forms import MAX_PIXELS, REFUSALS, Form, Tracer, form_of
+from core.nets.mixing import check_mixing
+from core.nets.transforms import (
+    Component,
+    fact_of,
+    flatten,
+    held,
+    is_mixing,
+    is_random,
+    prefix_length,
+    resolve,
+    without_random,
+)
 from modelyard.specs import ProblemError
 from modelyard.specs.jobspec import Transforms
 
+__all__ = ["REFUSALS", "Images", "image_shapes", "resolve_images"]
+
 # C channels, H height, W width
 
-#: The largest image that may reach a transform other than a resize, or the net.
-MAX_PIXELS = 2048 * 2048
+#: In one list, those inside others included.
 MAX_TRANSFORMS = 100
-
-#: What keeps height and width is tried on a corner of this side: it costs the same for any image.
-_CORNER = 64
-
-#: What torch and torchvision raise for values they refuse.
-REFUSALS = (
-    RuntimeError,
-    ValueError,
-    TypeError,
-    IndexError,
-    KeyError,
-    AssertionError,
-    ArithmeticError,
-)
 
 Shape = tuple[int, ...]
 
@@ -65,173 +61,114 @@ def image_shapes(manifest: Manifest, name: str) -> list[tuple[Shape, int]]:
 
 
 def resolve_images(
-    transforms: Transforms, shapes: list[tuple[Shape, int]], errors: list[ProblemError]
+    transforms: Transforms,
+    shapes: list[tuple[Shape, int]],
+    errors: list[ProblemError],
+    num_soft_classes: int | None = None,
 ) -> Images | None:
-    """None where something is wrong; then `errors` says what. Runs the transforms on zeros: a resize on the
-    meta device, the others on a corner of the image."""
+    """None where something is wrong; then `errors` says what. No image is allocated. `num_soft_classes` are
+    those of a target that may be probabilities; without it, no transform may mix rows."""
     before = len(errors)
-    train = _check(transforms.train, "/transforms/train", errors)
-    evaluate = train
-    pointer = "/transforms/train"
+    train = evaluate = _List(transforms.train, "/transforms/train", errors)
     if transforms.eval is not UNSET:
-        pointer = "/transforms/eval"
-        evaluate = _check(transforms.eval, pointer, errors)
-        for place, component in enumerate(evaluate):
-            if component["type"] in RANDOM:
-                message = f"{component['type']} is random; a prediction must not be. Leave it out of eval."
-                fault(errors, join(pointer, place), "random_eval", message)
+        evaluate = _List(transforms.eval, "/transforms/eval", errors)
+        evaluate.refuse_random()
+    check_mixing(flatten(train.checked), train.pointers, num_soft_classes, errors)
     if len(errors) > before:
         return None
-    resolved_train, resolved_eval = resolve(train), resolve(without_random(evaluate))
-    shape = _Trace(resolved_eval, evaluate, pointer, errors).shape_of(shapes)
-    train_shape = (
-        _Trace(resolved_train, train, "/transforms/train", errors).shape_of(shapes) if shape else None
-    )
+    resolved_train, resolved_eval = resolve(train.checked), resolve(without_random(evaluate.checked))
+    shape = evaluate.shape_of(resolved_eval, shapes)
+    train_shape = train.shape_of(resolved_train, shapes) if shape is not None else None
     if shape is None or train_shape is None:
         return None
     if shape != train_shape:
-        message = f"train makes images of {list(train_shape)} and eval of {list(shape)}; make them equal."
-        fault(errors, "/transforms/eval", "shape", message)
+        fault(errors, "/transforms/eval", "shape", _unequal(resolved_train, train_shape, shape, transforms))
         return None
     return Images(resolved_train, resolved_eval, shape)
 
 
-def _check(components: Sequence[Component], pointer: str, errors: list[ProblemError]) -> list[Component]:
-    if len(components) > MAX_TRANSFORMS:
-        message = f"At most {MAX_TRANSFORMS} transforms are expected here; {len(components)} came."
-        fault(errors, pointer, "too_large", message)
-        return []
-    checked = [
-        registry.check_component("transform", component, join(pointer, place), errors)
-        for place, component in enumerate(components)
-    ]
-    return [component for component in checked if component is not None]
+class _List:
+    """One of a job's two lists, checked. `pointers` are those of its components, by their id."""
 
-
-class _Trace:
-    """Follows shapes through one resolved list; each (step, shape) is tried once."""
-
-    def __init__(
-        self, resolved: list[Component], asked: list[Component], pointer: str, errors: list[ProblemError]
-    ) -> None:
-        self.resolved = resolved
+    def __init__(self, components: Sequence[Component], pointer: str, errors: list[ProblemError]) -> None:
         self.pointer = pointer
         self.errors = errors
-        self.places = {id(component): place for place, component in enumerate(asked)}
-        self.known: dict[tuple[int, Shape, torch.dtype], Shape] = {}
+        self.checked: list[Component] = []
+        for place, component in enumerate(components[: MAX_TRANSFORMS + 1]):
+            found = registry.check_component("transform", component, join(pointer, place), errors)
+            self.checked += [] if found is None else [found]
+        self.pointers = dict(_pointers(self.checked, pointer))
+        if max(len(components), len(self.pointers)) > MAX_TRANSFORMS:
+            came = max(len(components), len(self.pointers))
+            message = f"At most {MAX_TRANSFORMS} transforms are expected here; {came} came."
+            fault(errors, pointer, "too_large", message)
 
-    def shape_of(self, starts: list[tuple[Shape, int]]) -> Shape | None:
-        steps = self._construct()
-        if steps is None:
+    def refuse_random(self) -> None:
+        for component in flatten(self.checked):
+            if is_random(component):
+                message = f"{component['type']} is random; a prediction must not be. Leave it out of eval."
+                fault(self.errors, self.pointers[id(component)], "random_eval", message)
+
+    def shape_of(self, resolved: list[Component], starts: list[tuple[Shape, int]]) -> Shape | None:
+        tracer = Tracer(self.pointers, self.pointer, self.errors)
+        alone = [component for component in resolved if not is_mixing(component)]
+        cut = prefix_length(alone)
+        stored: set[Form] = set()
+        for start, _ in starts:
+            form = tracer.trace(alone[:cut], form_of(start))
+            if form is None:
+                return None
+            stored.add(form)
+        if len(stored) > 1:
+            self._sizes_differ(starts)
             return None
-        state = torch.default_generator.get_state()
-        try:
-            shapes = []
-            for start, _ in starts:
-                shape = self._follow(steps, torch.zeros(1, dtype=torch.uint8).expand(start))
-                if shape is None:
-                    return None
-                shapes.append(shape)
-        finally:
-            torch.default_generator.set_state(state)
-        if len(set(shapes)) > 1:
-            self._sizes_differ(starts, "All images must reach the net in one size")
-            return None
-        if len({self._stored(steps, start) for start, _ in starts}) > 1:
-            self._sizes_differ(starts, "All images must have one size before what is random or makes floats")
-            return None
-        return shapes[0]
+        form = tracer.trace(alone[cut:], stored.pop())
+        return None if form is None else self._end(form)
 
-    def _stored(self, steps: list[tuple[Component, v2.Transform]], start: Shape) -> torch.Size:
-        """What the prefix makes of an image: rows are stored so, in one array."""
-        x_CHW = torch.zeros(1, dtype=torch.uint8).expand(start).to("meta")
-        for component, transform in steps[: prefix_length(self.resolved)]:
-            if component["type"] in RESIZES:
-                x_CHW = transform(x_CHW)
-        return x_CHW.shape
-
-    def _construct(self) -> list[tuple[Component, v2.Transform]] | None:
-        steps = []
-        for component in self.resolved:
-            try:
-                steps.append((component, registry.construct("transform", component)))
-            except REFUSALS as error:
-                self._refuse(component, f"torchvision refuses it: {first_line(error)}")
-                return None
-        return steps
-
-    def _follow(self, steps: list[tuple[Component, v2.Transform]], x_CHW: Tensor) -> Shape | None:
-        passed = []
-        for number, (component, transform) in enumerate(steps):
-            key = (number, tuple(x_CHW.shape), x_CHW.dtype)
-            if key in self.known:
-                break
-            passed.append(key)
-            if component["type"] in RESIZES:
-                out = self._run(component, transform, x_CHW.to("meta"))
-                shape = None if out is None else out.shape
-            elif self._is_small(component, x_CHW):
-                out = self._run(component, transform, x_CHW[..., :_CORNER, :_CORNER])
-                shape = None if out is None else torch.Size((*out.shape[:-2], *x_CHW.shape[-2:]))
-            else:
-                return None
-            if out is None or shape is None:
-                return None
-            # one element, whatever the shape: an image is never allocated here
-            out = torch.zeros(1, dtype=out.dtype).expand(shape)
-            if component["type"] in NEEDS_FLOAT and out.shape != x_CHW.shape:
-                self._refuse(
-                    component, f"it has values for {out.shape[0]} channels; images have {x_CHW.shape[0]}"
-                )
-                return None
-            x_CHW = out
+    def _end(self, form: Form) -> Shape | None:
+        if form.dtype != torch.float32:
+            came = str(form.dtype).removeprefix("torch.")
+            message = f"The transforms end with {came}; the net needs float32: end with ToDtype."
+        elif not form.is_one_size:
+            message = (
+                f"All images must reach the net in one size; these end with {form}. "
+                f'Put {{"type": "Resize", "size": {list(form.high)}}} after what gives every image its own.'
+            )
+        elif form.high[0] * form.high[1] > MAX_PIXELS:
+            height, width = form.high
+            most = f"at most {MAX_PIXELS} pixels may"
+            message = f"Images of {height} x {width} reach the net, and {most}; Resize them."
         else:
-            if x_CHW.dtype != torch.float32:
-                came = str(x_CHW.dtype)[6:]
-                message = f"The transforms end with {came}; the net needs float32: end with ToDtype."
-                fault(self.errors, self.pointer, "invalid_value", message)
-                return None
-            if not self._is_small(self.resolved[-1], x_CHW):
-                return None
-            key = (len(steps), tuple(x_CHW.shape), x_CHW.dtype)
-            self.known[key] = tuple(x_CHW.shape)
-        final = self.known[key]
-        self.known.update(dict.fromkeys(passed, final))
-        return final
+            return form.shape
+        fault(self.errors, self.pointer, "invalid_value", message)
+        return None
 
-    def _run(self, component: Component, transform: v2.Transform, x_CHW: Tensor) -> Tensor | None:
-        try:
-            out: Tensor = transform(x_CHW)
-        except REFUSALS as error:
-            came = f"{list(x_CHW.shape)} {str(x_CHW.dtype)[6:]}"
-            self._refuse(component, f"torchvision refuses it for images of {came}: {first_line(error)}")
-            return None
-        if 0 in out.shape:
-            self._refuse(component, f"it leaves nothing of images of {list(x_CHW.shape)}")
-            return None
-        return out
-
-    def _is_small(self, component: Component, x_CHW: Tensor) -> bool:
-        height, width = x_CHW.shape[-2:]
-        if height * width <= MAX_PIXELS:
-            return True
-        message = (
-            f"images of {height} x {width} reach it, and at most {MAX_PIXELS} pixels may; Resize them before"
-        )
-        self._refuse(component, message)
-        return False
-
-    def _sizes_differ(self, starts: list[tuple[Shape, int]], must: str) -> None:
-        sizes = ", ".join(f"{h} x {w} ({count})" for (_, h, w), count in starts[:5])
+    def _sizes_differ(self, starts: list[tuple[Shape, int]]) -> None:
+        sizes = ", ".join(f"{h} x {w} ({count})" for (*_, h, w), count in starts[:5])
         more = ", …" if len(starts) > 5 else ""
-        (_, height, width), _ = starts[0]
+        *_, height, width = starts[0][0]
         message = (
-            f"{must}; the dataset has {sizes}{more} (height x width). "
+            "All images must have one size before what is random or makes floats, and reach the net in one; "
+            f"the dataset has {sizes}{more} (height x width). "
             f'Put {{"type": "Resize", "size": [{height}, {width}]}} first.'
         )
         fault(self.errors, self.pointer, "image_sizes", message)
 
-    def _refuse(self, component: Component, why: str) -> None:
-        place = self.places.get(id(component))
-        pointer = self.pointer if place is None else join(self.pointer, place)
-        fault(self.errors, pointer, "invalid_value", f"{component['type']}: {why}.")
+
+def _pointers(components: Sequence[Component], pointer: str) -> Iterator[tuple[int, str]]:
+    for place, component in enumerate(components):
+        here = join(pointer, place)
+        yield id(component), here
+        yield from _pointers(held(component), join(here, "transforms"))
+
+
+def _unequal(train: list[Component], train_shape: Shape, shape: Shape, transforms: Transforms) -> str:
+    made = f"train makes images of {list(train_shape)} and eval of {list(shape)}"
+    sized = [c["type"] for c in train if is_random(c) and not fact_of(c).keeps_size]
+    if transforms.eval is not UNSET or not sized:
+        return f"{made}; make them equal."
+    sides = list(train_shape[-2:])
+    return (
+        f"{made}: eval is train without what is random, and {', '.join(sized)} gives the size. "
+        f'Add an eval that ends in it, as [{{"type": "Resize", "size": {sides}}}] or CenterCrop.'
+    )

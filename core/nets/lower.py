@@ -39,7 +39,9 @@ def lower(annotation: Any, least: int = -MAX_INT) -> Any:
     choices: list[str | int | bool] = []
     lists: list[Any] = []
     for member in members:
-        if _is_enum(member):
+        if get_origin(member) is Annotated:
+            plain.append(member)  # it has its bounds already
+        elif _is_enum(member):
             choices += spellings(member)
         elif member is torch.dtype:
             choices += DTYPES
@@ -55,6 +57,8 @@ def lower(annotation: Any, least: int = -MAX_INT) -> Any:
             plain.append(String)
         elif get_origin(member) in (tuple, list, Sequence, Iterable):
             lists.append(member)
+        elif _is_struct(member):
+            plain.append(member)
     if choices:
         plain.append(Literal[tuple(choices)])
     if lists:
@@ -121,6 +125,11 @@ def _describe(kind: Any) -> str:
         (item,) = get_args(kind)
         inner = describe(item)
         return f"list of {count}({inner})" if " | " in inner else f"list of {count}{inner}"
+    if _is_struct(kind):
+        fields = msgspec.structs.fields(kind)
+        return "{" + ", ".join(f'"{field.name}": {describe(field.type)}' for field in fields) + "}"
+    if get_origin(kind) is dict:
+        return "component"
     return {Any: "component", bool: "boolean", float: "number", str: "string", types.NoneType: "null"}[kind]
 
 
@@ -143,6 +152,10 @@ def _members(annotation: Any) -> tuple[Any, ...]:
     if get_origin(annotation) in (typing.Union, types.UnionType):
         return get_args(annotation)
     return (types.NoneType if annotation is None else annotation,)
+
+
+def _is_struct(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, msgspec.Struct)
 
 
 def _is_enum(annotation: Any) -> bool:

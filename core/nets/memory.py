@@ -1,50 +1,118 @@
-"""How much memory a step takes: what autograd saves for the backward pass, counted on meta tensors."""
+"""How many bytes a training step holds at its peak, told by a step on the meta device.
 
-from collections.abc import Iterable
-from types import TracebackType
+Bytes of tensors, on a CPU and in fp32. A step has three times at which much is held beside what always is
+(parameters P, buffers, the optimizer's state S); the peak is the highest of them:
+
+    P + S + max(pass, G + x + scratch, G + 2 x)
+
+- pass: the net forward, the loss, and backward. Saved activations grow on the way forward; on the way back they
+  go as gradients G of the parameters come, beside the gradients of two layers' outputs. So the highest point
+  is at the turn for a net with large images, and near the first layer, or at a wide head, for one with many
+  parameters. It isn't computed by a formula: `LiveTensors` watches that pass on the meta device, where each
+  storage is born and dies as it does in training and has no bytes. A storage that tensors share counts once.
+- the optimizer's step: all gradients, the batch x (inputs and targets, which the loop holds), and what the step
+  computes for one parameter at a time (`trial.try_step`).
+- the next batch is made while the last one and all gradients are still there.
+
+Not counted: what a kernel takes and gives back within one operation, the dataset itself, transforms.
+"""
+
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
+from msgspec import Struct
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
+
+from core.nets.meta import AsOnCpu, QuickMeta
+from core.nets.objective import meet
+
+# B rows in the batch
 
 
-class SavedTensors:
-    """A context that notes every tensor autograd saves in it. Storages shared by views count once."""
+class OptimizerBytes(Struct, frozen=True):
+    """What an optimizer keeps from step to step, and what it holds for the time of a step."""
 
-    def __init__(self) -> None:
-        self._storages: dict[int, torch.UntypedStorage] = {}
-        self._hooks = saved_tensors_hooks(self.note, lambda tensor: tensor)
+    state: int = 0
+    scratch: int = 0
 
-    def __enter__(self) -> "SavedTensors":
-        self._hooks.__enter__()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+def tensor_bytes(tensor: Tensor) -> int:
+    """Of its whole storage."""
+    return tensor.untyped_storage().nbytes()
+
+
+class LiveTensors(QuickMeta):
+    """Within it, `now` is the bytes of all storages born in it that live, `peak` the most there were. Those of
+    `known` tensors aren't counted. `size` of the first tensor that shows a storage is the storage's."""
+
+    def __init__(
+        self, known: Iterable[Tensor] = (), size: Callable[[Tensor], int] = tensor_bytes
     ) -> None:
-        self._hooks.__exit__(kind, error, trace)
+        super().__init__()
+        self.now = self.peak = 0
+        self._size = size
+        self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+        for tensor in known:
+            self._watch(tensor, 0)
 
-    def note(self, tensor: Tensor) -> Tensor:
-        # Held until the end: a freed storage's address would be given out again.
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = super().__torch_dispatch__(func, types, args, kwargs)
+        self.note(out)
+        return out
+
+    def note(self, out: Any) -> None:
+        if isinstance(out, Tensor):
+            self._watch(out, None)
+        elif isinstance(out, tuple | list):
+            for part in out:
+                self.note(part)
+
+    def _watch(self, tensor: Tensor, size_bytes: int | None) -> None:
         storage = tensor.untyped_storage()
-        self._storages[storage._cdata] = storage
-        return tensor
+        key = storage._cdata
+        if key in self._alive:
+            return
+        counted = self._size(tensor) if size_bytes is None else size_bytes
 
-    def bytes_without(self, tensors: Iterable[Tensor]) -> int:
-        """Bytes of all noted storages but those of `tensors` (parameters are counted on their own)."""
-        known = {tensor.untyped_storage()._cdata for tensor in tensors}
-        return sum(storage.nbytes() for key, storage in self._storages.items() if key not in known)
+        def forget(_: object) -> None:
+            # The address will be given out again.
+            del self._alive[key]
+            self.now -= counted
+
+        self._alive[key] = weakref.ref(storage, forget)
+        self.now += counted
+        self.peak = max(self.peak, self.now)
 
 
-def tensor_bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+def step_bytes(
+    net: nn.Module, loss: nn.Module, inputs: tuple[Tensor, ...], targets: Tensor, optimizer: OptimizerBytes
+) -> int:
+    """The peak of a training step; all tensors are on meta, and `net` is in train mode with what is frozen
+    frozen. Leaves gradients in it."""
+    held = [*net.parameters(), *net.buffers(), *loss.buffers()]
+    batch = sum(tensor_bytes(tensor) for tensor in (*inputs, targets))
+    with LiveTensors(known=held) as live:
+        live.note((*inputs, targets))
+        try:
+            with AsOnCpu():
+                outputs = net(*inputs)
+                loss_mean = loss(outputs, meet(outputs, targets))
+            del outputs
+            loss_mean.backward()
+            peak, after = live.peak, live.now
+        except (NotImplementedError, RuntimeError):
+            # An operation without a kernel for meta on the way back: all activations and gradients at once.
+            gradients = sum(tensor_bytes(each) for each in net.parameters() if each.requires_grad)
+            peak, after = live.peak + gradients, batch + gradients
+    peak = max(peak, after + max(optimizer.scratch, batch))
+    return held_bytes(held) + optimizer.state + peak
 
 
-def net_bytes(layers: Iterable[nn.Module]) -> tuple[int, int, int]:
-    """Bytes of parameters, of their gradients, of buffers."""
-    parameters = gradients = buffers = 0
-    for layer in layers:
-        parameters += tensor_bytes(layer.parameters())
-        gradients += tensor_bytes(p for p in layer.parameters() if p.requires_grad)
-        buffers += tensor_bytes(layer.buffers())
-    return parameters, gradients, buffers
+def held_bytes(tensors: Iterable[Tensor]) -> int:
+    """A storage that tensors share counts once."""
+    storages = {tensor.untyped_storage()._cdata: tensor_bytes(tensor) for tensor in tensors}
+    return sum(storages.values())

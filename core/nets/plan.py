@@ -7,27 +7,29 @@ default or raises with all errors at once. No file, no row, no network.
 from typing import Any
 
 import msgspec
-import torch
 from msgspec import Struct
-from torch import Tensor
 
-from core.data.manifest import Kind, Manifest
-from core.data.prepare import resolve_prepare
-from core.data.splits import training_count
+from core.data.manifest import Manifest
+from core.data.splits import resolve_split
 from core.data.targets import Targets, resolve_targets
 from core.errors import Invalid
+from core.faults import MAX_ERRORS, MAX_MESSAGE, fault, join
 from core.nets import registry
 from core.nets.advice import advise
 from core.nets.build import Component
-from core.nets.components.losses import DEFAULT_LOSSES
+from core.nets.clock import Clock
 from core.nets.decode import decode_struct
-from core.nets.faults import MAX_ERRORS, MAX_MESSAGE, fault
-from core.nets.images import Images, image_shapes, resolve_images
+from core.nets.freezing import check_freezing, freezing_of, is_frozen, trained_names
 from core.nets.inplace import check_inplace
-from core.nets.memory import SavedTensors, net_bytes
-from core.nets.objective import check_loss, check_metrics, check_output
+from core.nets.intake import Intake, resolve_intake
+from core.nets.memory import SavedTensors, step_bytes
+from core.nets.metrics import check_metrics, metric_name
+from core.nets.objective import check_loss, check_output, outputs_per_row, resolve_loss
+from core.nets.optimization import advise_learning_rate, check_groups, check_optimizer
+from core.nets.sampling import check_sampler, rows_per_epoch
+from core.nets.starting import check_initialize, parameters_of
 from core.nets.steps import steps_per_epoch
-from core.nets.trial import try_optimizer
+from core.nets.trial import try_schedule, try_step
 from core.nets.walk import Walked, walk
 from modelyard.specs import JobSpec, Plan, ProblemError, ResolvedTransforms
 
@@ -36,6 +38,8 @@ from modelyard.specs import JobSpec, Plan, ProblemError, ResolvedTransforms
 MAX_PARAMETERS = 2_000_000_000
 #: `/v1/models/stats` is no model.
 RESERVED_NAME = "stats"
+#: What an optimizer is tried on where the net's own parameters may never be known.
+_ANY_PARAMETER = {"weight": (2, 2)}
 
 
 class Source(Struct, frozen=True):
@@ -46,182 +50,212 @@ class Source(Struct, frozen=True):
 
 
 class Checked(Struct, frozen=True):
-    """`spec` is the whole job as plain values: every default, every inferred size, name@version."""
+    """`spec` is the whole job as plain values: every default, every inferred size, name@version. `work` is
+    how many multiply-adds one row costs on its way forward."""
 
     spec: dict[str, Any]
     plan: Plan
+    work: int
 
 
-class _Components(Struct, frozen=True):
-    """The components of a spec with their defaults; None where one is wrong. `loss` is also None where the
-    task chooses it, `scheduler` where there is none."""
+class _Parts(Struct, frozen=True):
+    """All of a spec that can be known before its net is built. `scheduler` is as it came: its length is the
+    net's to say. `rows` are those that an epoch draws."""
 
-    model: Component | None
-    loss: Component | None
-    optimizer: Component | None
+    spec: JobSpec
+    model: Component
+    loss: Component
+    optimizer: Component
     scheduler: Component | None
+    targets: Targets
+    intake: Intake
+    metrics: list[Any]
+    sampler: Component | None
+    rows: int
+
+    @property
+    def batch(self) -> int:
+        return min(self.spec.trainer.batch_size, self.rows)
 
 
-class _Inputs(Struct, frozen=True):
-    """How rows reach the net: the shape of one row, and what makes it."""
+class _Training(Struct, frozen=True):
+    """How the net begins and how it trains, once its parameters are known."""
 
-    shape: tuple[int, ...]
-    prepare: list[Component]
-    images: Images | None
+    initialize: list[Component]
+    scheduler: Component | None
+    clock: Clock
+    state_bytes: int
 
 
 def check(raw: object, source: Source, *, max_parameters: int = MAX_PARAMETERS) -> Checked:
     """Raises `core.errors.Invalid` with every error found, each with a JSON pointer into the spec."""
     errors: list[ProblemError] = []
     warnings: list[str] = []
-    manifest = source.manifest
-    spec = decode_struct(raw, JobSpec, "", errors)
-    if spec is None:
+    parts = _check_parts(raw, source.manifest, errors, warnings)
+    if parts is None:
         raise _invalid(errors)
-    if spec.name == RESERVED_NAME:
-        message = f"{spec.name!r} can't name a model: a route of the API has this name; choose another."
-        fault(errors, "/name", "reserved", message)
-    components = _check_components(spec, errors)
-    targets = resolve_targets(spec, manifest, errors, warnings)
-    inputs = _resolve_inputs(spec, targets, manifest, errors) if targets is not None else None
-    rows = _training_rows(spec, manifest, errors)
-    state_per_parameter = try_optimizer(components.optimizer, components.scheduler, errors)
-    metrics = check_metrics(spec, targets.task, errors) if targets is not None else []
-    if components.model is None or targets is None or inputs is None or rows is None:
-        raise _invalid(errors)
-
-    loss = components.loss
-    if spec.loss is None:
-        loss = registry.check_component("loss", {"type": DEFAULT_LOSSES[targets.task]}, "/loss", errors)
-    x = torch.empty(min(spec.trainer.batch_size, rows), *inputs.shape, device="meta")
     with SavedTensors() as saved:
-        saved.note(x)
-        walked = walk(components.model, x, max_parameters, errors)
-        if walked is not None:
-            _check_end(walked, loss, targets, manifest, saved, errors)
+        walked = _walk(parts, source.manifest, max_parameters, saved, errors)
+    training = _check_training(parts, walked, errors) if walked is not None else None
     if walked is not None and not errors:
-        check_inplace(walked, x, errors)
-    if errors or walked is None:
+        check_inplace(walked.model, tuple(x for _, x in parts.intake.meta_batch(parts.batch)), errors)
+    if errors or walked is None or training is None:
         raise _invalid(errors)
 
-    trainer = spec.trainer
-    per_epoch = steps_per_epoch(
-        rows, trainer.batch_size, drop_last=trainer.drop_last, has_batch_norm=walked.has_batch_norm
-    )
-    warnings += advise(walked.steps, targets, manifest)
-    resolved = msgspec.to_builtins(spec) | {
-        "dataset": source.dataset,
-        "task": targets.task,
-        "target": targets.target,
-        "inputs": targets.inputs,
-        "prepare": inputs.prepare,
-        "transforms": {
-            "train": inputs.images.train if inputs.images else [],
-            "eval": inputs.images.eval if inputs.images else [],
-        },
-        "model": walked.model,
-        "loss": loss,
-        "metrics": metrics,
-        "optimizer": components.optimizer,
-        "scheduler": components.scheduler,
-    }
+    warnings += walked.warnings
+    warnings += advise(walked.model, parts.loss, parts.batch, parts.targets, source.manifest)
+    warnings += advise_learning_rate(parts.optimizer, training.scheduler)
+    resolved = _resolved(parts, walked, training, source.dataset)
     plan = Plan(
         spec=resolved,
-        layers=[step.layer for step in walked.steps],
-        transforms=ResolvedTransforms(**resolved["transforms"]),
+        layers=walked.layers,
+        transforms=ResolvedTransforms(**parts.intake.transforms),
         parameters=walked.parameters,
         trainable=walked.trainable,
-        steps_per_epoch=per_epoch,
-        steps=per_epoch * trainer.epochs,
-        memory_bytes=_memory_bytes(walked, saved, state_per_parameter),
+        steps_per_epoch=training.clock.steps_per_epoch,
+        steps=training.clock.total("step"),
+        memory_bytes=step_bytes(
+            [module for _, module in walked.modules],
+            saved.bytes_without(walked.tensors),
+            training.state_bytes,
+        ),
         estimated_seconds=None,
         warnings=warnings,
     )
-    return Checked(resolved, plan)
+    return Checked(resolved, plan, walked.work // parts.batch)
 
 
-def _check_components(spec: JobSpec, errors: list[ProblemError]) -> _Components:
-    def checked(family: str, component: Component | None) -> Component | None:
-        if component is None:
-            return None
-        return registry.check_component(family, component, f"/{pointers[family]}", errors)
-
-    pointers = {"layer": "model", "loss": "loss", "optimizer": "optimizer", "scheduler": "scheduler"}
-    return _Components(
-        model=checked("layer", spec.model),
-        loss=checked("loss", spec.loss),
-        optimizer=checked("optimizer", spec.optimizer),
-        scheduler=checked("scheduler", spec.scheduler),
-    )
-
-
-def _resolve_inputs(
-    spec: JobSpec, targets: Targets, manifest: Manifest, errors: list[ProblemError]
-) -> _Inputs | None:
-    before = len(errors)
-    shapes = image_shapes(manifest, targets.inputs[0])
-    if not shapes:
-        for name, components in (("train", spec.transforms.train), ("eval", spec.transforms.eval)):
-            if components:
-                message = (
-                    f"Transforms act on images; this dataset holds {manifest.kind.value}. Leave them out."
-                )
-                fault(errors, f"/transforms/{name}", "wrong_kind", message)
-    if manifest.kind is not Kind.TABLE and spec.prepare:
-        message = f"prepare acts on tables; this dataset holds {manifest.kind.value}. Leave it out."
-        fault(errors, "/prepare", "wrong_kind", message)
-    if shapes:
-        images = resolve_images(spec.transforms, shapes, errors)
-        inputs = _Inputs(images.shape, [], images) if images is not None else None
-    elif manifest.kind is Kind.TABLE:
-        prepared = resolve_prepare(spec.prepare, targets.inputs, manifest, errors)
-        inputs = _Inputs((prepared.width,), prepared.components, None)
-    else:
-        inputs = _array_inputs(targets.inputs[0], manifest, errors)
-    return inputs if len(errors) == before else None
+def _check_parts(
+    raw: object, manifest: Manifest, errors: list[ProblemError], warnings: list[str]
+) -> _Parts | None:
+    spec = decode_struct(raw, JobSpec, "", errors)
+    if spec is None:
+        return None
+    if spec.name == RESERVED_NAME:
+        message = f"{spec.name!r} can't name a model: a route of the API has this name; choose another."
+        fault(errors, "/name", "reserved", message)
+    model = _component("model", spec.model, "/model", errors)
+    loss = _component("loss", spec.loss, "/loss", errors)
+    optimizer = check_optimizer(spec.optimizer, errors)
+    scheduler = _component("scheduler", spec.scheduler, "/scheduler", errors)
+    spec.target_transform = _components("target_transform", spec.target_transform, errors)
+    targets = resolve_targets(spec, manifest, errors, warnings)
+    intake, metrics = None, []
+    if targets is not None:
+        intake = resolve_intake(spec, targets, manifest, errors)
+        metrics = check_metrics(spec, targets, manifest, errors)
+        if loss is not None or spec.loss is None:
+            loss = resolve_loss(loss, targets, manifest, errors)
+    rows = _training_rows(spec, manifest, errors, warnings)
+    sampler = check_sampler(spec.trainer.sampler, rows, targets, manifest, errors)
+    if model is None or targets is None or intake is None or rows is None:
+        return None
+    if sampler is None and spec.trainer.sampler is not None:
+        return None
+    if loss is None or optimizer is None or (scheduler is None and spec.scheduler is not None):
+        return None
+    rows = rows_per_epoch(sampler, rows)
+    return _Parts(spec, model, loss, optimizer, scheduler, targets, intake, metrics, sampler, rows)
 
 
-def _array_inputs(name: str, manifest: Manifest, errors: list[ProblemError]) -> _Inputs | None:
-    shape = tuple(manifest.features[name].shape)
-    if shape:
-        return _Inputs(shape, [], None)
-    message = f"{name!r} holds one number a row, and a net takes [batch, features]; upload it as [rows, 1]."
-    fault(errors, "/inputs", "shape", message)
-    return None
+def _component(
+    family: str, component: Component | None, pointer: str, errors: list[ProblemError]
+) -> Component | None:
+    return None if component is None else registry.check_component(family, component, pointer, errors)
 
 
-def _training_rows(spec: JobSpec, manifest: Manifest, errors: list[ProblemError]) -> int | None:
-    rows = training_count(manifest, spec.split)
-    if rows >= 1:
+def _components(family: str, components: list[Component], errors: list[ProblemError]) -> list[Component]:
+    """As they are where one is wrong; then `errors` says why."""
+    checked = [
+        _component(family, component, join("", family, place), errors)
+        for place, component in enumerate(components)
+    ]
+    found = [component for component in checked if component is not None]
+    return found if len(found) == len(components) else components
+
+
+def _training_rows(
+    spec: JobSpec, manifest: Manifest, errors: list[ProblemError], warnings: list[str]
+) -> int | None:
+    rows = resolve_split(spec.split, manifest, errors, warnings)
+    if rows is None or rows >= 1:
         return rows
     message = f"A job trains on the split named train; this dataset has the splits {dict(manifest.splits)}."
     fault(errors, "/dataset", "too_few_rows", message)
     return None
 
 
-def _check_end(
-    walked: Walked,
-    loss: Component | None,
-    targets: Targets,
-    manifest: Manifest,
-    saved: SavedTensors,
-    errors: list[ProblemError],
-) -> None:
-    last = walked.steps[-1]
-    target: Tensor | None = check_output(targets, manifest, walked.output, last.pointer, errors)
-    if target is None or loss is None:
-        return
-    saved.note(walked.output)
-    check_loss(loss, walked.output, target, errors)
-    if walked.trainable == 0:
+def _walk(
+    parts: _Parts, manifest: Manifest, max_parameters: int, saved: SavedTensors, errors: list[ProblemError]
+) -> Walked | None:
+    """The net on meta up to its loss, so that `saved` holds what autograd keeps of a batch."""
+    batch = parts.intake.meta_batch(parts.batch)
+    for _, x in batch:
+        saved.note(x)
+    freezing = freezing_of(parts.spec)
+    walked = walk(
+        parts.model,
+        batch,
+        max_parameters=max_parameters,
+        num_outputs=outputs_per_row(parts.loss, parts.targets, manifest),
+        is_frozen=lambda name: is_frozen(freezing, name),
+        errors=errors,
+    )
+    if walked is None:
+        return None
+    target = check_output(parts.loss, parts.targets, manifest, walked.output, walked.end, errors)
+    if target is not None:
+        for output in walked.outputs:
+            saved.note(output)
+        check_loss(parts.loss, parts.targets, walked.output, target, errors)
+    return walked
+
+
+def _check_training(parts: _Parts, walked: Walked, errors: list[ProblemError]) -> _Training | None:
+    spec, trainer = parts.spec, parts.spec.trainer
+    per_epoch = steps_per_epoch(
+        parts.rows, trainer.batch_size, drop_last=trainer.drop_last, has_batch_norm=walked.has_batch_norm
+    )
+    clock = Clock(trainer.epochs, per_epoch)
+    parameters = parameters_of(walked.modules)
+    if not parameters and not errors:
         fault(errors, "/model", "nothing_to_train", "The net has no parameters to train; add a Linear.")
+    if not parameters:
+        return None
+    initialize = check_initialize(spec.initialize, parameters, errors)
+    freezing = freezing_of(spec)
+    check_freezing(freezing, list(parameters), trainer.epochs, errors)
+    if errors:
+        return None
+    trained = trained_names(freezing, parameters, trainer.epochs)
+    check_groups(parts.optimizer, trained, errors)
+    if errors:
+        return None
+    state_bytes = try_step(parts.optimizer, {name: parameters[name].shape for name in trained}, errors)
+    scheduler = parts.scheduler
+    if scheduler is not None and not errors:
+        monitored = ["train_loss", "val_loss", *(f"val_{metric_name(metric)}" for metric in parts.metrics)]
+        scheduler = try_schedule(scheduler, parts.optimizer, trained, clock, monitored, errors)
+    return _Training(initialize, scheduler, clock, state_bytes)
 
 
-def _memory_bytes(walked: Walked, saved: SavedTensors, state_per_parameter: float) -> int:
-    modules = [step.module for step in walked.steps]
-    parameters, gradients, buffers = net_bytes(modules)
-    activations = saved.bytes_without(tensor for module in modules for tensor in module.parameters())
-    return parameters + gradients + buffers + int(gradients * state_per_parameter) + activations
+def _resolved(parts: _Parts, walked: Walked, training: _Training, dataset: str) -> dict[str, Any]:
+    resolved: dict[str, Any] = msgspec.to_builtins(parts.spec)
+    return resolved | {
+        "dataset": dataset,
+        "task": parts.targets.task,
+        "target": parts.targets.target,
+        "inputs": parts.targets.inputs_in_spec,
+        "prepare": parts.intake.prepare,
+        "transforms": parts.intake.transforms,
+        "model": walked.model,
+        "initialize": training.initialize,
+        "loss": parts.loss,
+        "metrics": parts.metrics,
+        "optimizer": parts.optimizer,
+        "scheduler": training.scheduler,
+        "trainer": resolved["trainer"] | {"sampler": parts.sampler},
+    }
 
 
 def _invalid(errors: list[ProblemError]) -> Invalid:

@@ -5,42 +5,58 @@ keywords there are, of which kind and with which default, is torch's to say (`lo
 what JSON has, `components/` holds the allow-lists and one-line overrides).
 """
 
+import collections.abc
+import copy
 import inspect
 import typing
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, partial
 from typing import Annotated, Any
 
 import msgspec
+import torch
 from msgspec import UNSET, Struct, UnsetType
 
-from core.nets.components import FAMILIES
-from core.nets.components.family import ComponentList, Family
-from core.nets.faults import fault, is_full, join, show, suggestion
+from core.faults import fault, is_full, join, show, suggestion
+from core.nets.components import FAMILIES, JOINED
+from core.nets.components.family import Family, Holds, Size
 from core.nets.lower import MAX_INT, describe, lift, lower, plain
+from core.nets.sources import source_of
 from modelyard.specs import ComponentInfo, ParameterInfo, ProblemError
 
 MAX_DEPTH = 32
 MAX_CHILDREN = 1000
+#: More names than this are not listed in an error.
+MAX_SHOWN_NAMES = 40
 
 _Components = Annotated[list[Any], msgspec.Meta(min_length=1, max_length=MAX_CHILDREN)]
 
+#: torch's schedules import these where types are checked alone, and name them in annotations all the same.
+_CHECKING_ONLY: dict[str, Any] = {"Callable": Callable, "Iterable": Iterable, "Sequence": Sequence}
+
+#: What the child of a keyword that holds components is built into.
+Build = Callable[[dict[str, Any]], Any]
+
 
 class Parameter(Struct, frozen=True):
-    """`kind` is what JSON must have, `default` unset where the keyword is required. `dim` is the dimension
-    of the input that gives the value when it is left out; `holds` the family of the components in it."""
+    """`kind` is what JSON must have, `default` unset where the keyword is required. `size` says which size of
+    the input gives the value when it is left out; `holds` which components are in it; `only` the one value
+    that is taken."""
 
     name: str
     annotation: Any
     kind: Any
     default: Any | UnsetType = UNSET
-    dim: int | None = None
+    size: Size | None = None
     is_passed: bool = True
-    holds: str | None = None
+    is_optional: bool = False
+    holds: Holds | None = None
+    only: Any | UnsetType = UNSET
+    reason: str = ""
 
     @property
     def is_required(self) -> bool:
-        return self.default is UNSET and self.dim is None
+        return self.default is UNSET and self.size is None and not self.is_optional
 
 
 class Entry(Struct, frozen=True):
@@ -57,17 +73,33 @@ class Entry(Struct, frozen=True):
 
 def names(family: str) -> list[str]:
     """The types of a family that the installed torch has."""
-    return [name for name in FAMILIES[family].types if hasattr(FAMILIES[family].namespace, name)]
+    return FAMILIES[family].names
 
 
 def get(family: str, name: str) -> Entry | None:
     """None for a type that is not allow-listed, or that the installed torch lacks."""
-    return _entry(family, name) if name in FAMILIES[family].types else None
+    return _entry(family, name)
+
+
+def add(family: str, name: str, member: Callable[..., Any]) -> None:
+    """One more class, under a name that is free. Raises what reading its signature raises, and then it isn't
+    added."""
+    homes = [FAMILIES[each] for each in (family, *JOINED.get(family, ()))]
+    for home in homes:
+        home.own[name] = member
+    _entry.cache_clear()  # it remembers that there was no such name
+    try:
+        for home in homes:
+            get(home.name, name)
+    except Exception:
+        for home in homes:
+            del home.own[name]
+        raise
 
 
 def catalogue(family: str | None = None) -> list[ComponentInfo]:
     """All that a spec may name; KeyError for an unknown family."""
-    families = list(FAMILIES) if family is None else [family]
+    families = [name for name in FAMILIES if FAMILIES[name].is_listed] if family is None else [family]
     entries = [_entry(family, name) for family in families for name in names(family)]
     return [_info(entry) for entry in entries if entry is not None]
 
@@ -92,49 +124,92 @@ def check_component(
         _explain(entry, given, pointer, errors)
         return None
     filled = {name: getattr(struct, name) for name in entry.parameters}
-    component = {"type": entry.name} | {name: value for name, value in filled.items() if value is not UNSET}
+    component = {"type": entry.name} | {
+        name: msgspec.to_builtins(value) if isinstance(value, Struct) else value
+        for name, value in filled.items()
+        if value is not UNSET
+    }
     before = len(errors)
     for parameter in entry.parameters.values():
-        if parameter.holds is not None:
-            component[parameter.name] = [
-                check_component(
-                    parameter.holds, child, join(pointer, parameter.name, place), errors, depth + 1
-                )
-                for place, child in enumerate(component[parameter.name])
-            ]
+        if parameter.only is not UNSET and component.get(parameter.name) != parameter.only:
+            message = (
+                f"{entry.name}.{parameter.name} is always {show(parameter.only)} here: {parameter.reason}; "
+                f"{show(component.get(parameter.name))} came. Leave it out."
+            )
+            fault(errors, join(pointer, parameter.name), "invalid_value", message)
+        if parameter.holds is not None and component.get(parameter.name) is not None:
+            component[parameter.name] = _check_held(
+                parameter, component[parameter.name], pointer, errors, depth + 1
+            )
     return component if len(errors) == before and not is_full(errors) else None
 
 
-def construct(family: str, component: dict[str, Any], *args: Any) -> Any:
-    """The object a checked component names; `args` go first. Raises what the class raises, and KeyError
-    for a type that is not in the registry."""
+def construct(family: str, component: dict[str, Any], *args: Any, build: Build | None = None) -> Any:
+    """The object a checked component names; `args` go first. What it holds is made by `build`, else by
+    `construct`, before it is. Raises what the class raises, and KeyError for a type that is not in the
+    registry."""
     entry = get(family, component["type"])
     if entry is None:
         raise KeyError(f"no {family} {component['type']!r} in torch as installed")
-    keywords = {
-        name: lift(parameter.annotation, component[name])
-        for name, parameter in entry.parameters.items()
-        if parameter.is_passed and name in component
-    }
+    keywords: dict[str, Any] = {}
+    for name, parameter in entry.parameters.items():
+        if not parameter.is_passed or name not in component:
+            continue
+        value = component[name]
+        if parameter.holds is None:
+            keywords[name] = lift(parameter.annotation, value)
+        elif value is not None:
+            make = build or partial(construct, parameter.holds.family)
+            keywords[name] = [make(child) for child in value] if parameter.holds.is_list else make(value)
     return entry.make(*args, **keywords)
+
+
+def _check_held(
+    parameter: Parameter, value: Any, pointer: str, errors: list[ProblemError], depth: int
+) -> Any:
+    assert parameter.holds is not None
+    family, here = parameter.holds.family, join(pointer, parameter.name)
+    if not parameter.holds.is_list:
+        return check_component(family, value, here, errors, depth)
+    return [
+        check_component(family, child, join(here, place), errors, depth) for place, child in enumerate(value)
+    ]
 
 
 def _named(family: str, raw: object, pointer: str, errors: list[ProblemError]) -> Entry | None:
     if not isinstance(raw, dict):
-        fault(errors, pointer, "wrong_type", f'A {family} is an object with a "type"; {show(raw)} came.')
+        fault(
+            errors,
+            pointer,
+            "wrong_type",
+            f'A {FAMILIES[family].noun} is an object with a "type"; {show(raw)} came.',
+        )
         return None
     name = raw.get("type")
     if not isinstance(name, str):
         came = f"{show(name)} came" if "type" in raw else "it is missing"
-        fault(errors, pointer, "missing", f'A {family} needs "type", the name of a class; {came}.')
+        fault(
+            errors,
+            pointer,
+            "missing",
+            f'A {FAMILIES[family].noun} needs "type", the name of a class; {came}.',
+        )
         return None
     entry = get(family, name)
     if entry is None:
-        valid = names(family)
-        hint = suggestion(name, valid)
-        message = f"There is no {family} {show(name)}.{hint} Valid are: {', '.join(valid)}."
-        fault(errors, join(pointer, "type"), "unknown_type", message)
+        fault(errors, join(pointer, "type"), "unknown_type", _unknown_type(family, name))
     return entry
+
+
+def _unknown_type(family: str, name: str) -> str:
+    valid, noun = names(family), FAMILIES[family].noun
+    why = FAMILIES[family].absent.get(name)
+    if why is not None:
+        return f"The {noun} {show(name)} is left out: {why}."
+    if name in FAMILIES[family].types:
+        return f"The {noun} {show(name)} is not in torch {torch.__version__}, which is installed here."
+    shown = ", ".join(valid) if len(valid) <= MAX_SHOWN_NAMES else f"the {len(valid)} of GET /v1/components"
+    return f"There is no {noun} {show(name)}.{suggestion(name, valid)} Valid are: {shown}."
 
 
 def _explain(entry: Entry, given: dict[str, Any], pointer: str, errors: list[ProblemError]) -> None:
@@ -166,12 +241,12 @@ def _unknown(entry: Entry, name: str) -> str:
 
 @cache
 def _entry(family: str, name: str) -> Entry | None:
-    """None where the installed torch lacks the class."""
     home = FAMILIES[family]
-    cls = getattr(home.namespace, name, None)
-    if cls is None:
+    member = home.find(name)
+    if member is None:
         return None
-    parameters = {parameter.name: parameter for parameter in _parameters(home, cls)}
+    source = home.signatures.get(name, member)
+    parameters = {parameter.name: parameter for parameter in _parameters(home, name, source)}
     struct = msgspec.defstruct(
         name,
         [_field(parameter) for parameter in parameters.values()],
@@ -179,58 +254,110 @@ def _entry(family: str, name: str) -> Entry | None:
         kw_only=True,
         frozen=True,
     )
-    signature = inspect.signature(cls).parameters
+    signature = inspect.signature(source).parameters
     left_out = {word: reason for word, reason in _of(home.left_out, name).items() if word in signature}
-    doc = " ".join((inspect.getdoc(cls) or "").split("\n\n")[0].split())
-    return Entry(family, name, cls, struct, parameters, left_out, doc)
+    doc = " ".join(
+        (inspect.getdoc(source if isinstance(member, partial) else member) or "").split("\n\n")[0].split()
+    )
+    return Entry(family, name, member, struct, parameters, left_out, doc)
 
 
-def _parameters(family: Family, cls: type) -> typing.Iterator[Parameter]:
-    name = cls.__name__
-    hints = typing.get_type_hints(inspect.getattr_static(cls, "__init__"))
-    for word, extra in _of(family.extras, name).items():
-        if isinstance(extra.annotation, ComponentList):
-            held = extra.annotation.family
-            yield Parameter(word, extra.annotation, _Components, is_passed=False, holds=held)
-    for parameter in inspect.signature(cls).parameters.values():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+def _parameters(family: Family, name: str, source: Callable[..., Any]) -> Iterator[Parameter]:
+    hints = _hints(source)
+    extras = _of(family.extras, name)
+    for word, extra in extras.items():
+        if isinstance(extra.annotation, Holds):
+            yield _holding(word, extra.annotation, extra.is_passed)
+    for parameter in inspect.signature(source).parameters.values():
+        word = parameter.name
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or word in extras:
             continue
-        if parameter.name in _of(family.left_out, name):
+        if word in _of(family.left_out, name):
             continue
-        override = _of(family.overrides, name).get(parameter.name)
-        annotation = override.annotation if override else hints[parameter.name]
-        kind = lower(annotation, family.least.get(parameter.name, -MAX_INT))
+        override = _of(family.overrides, name).get(word)
+        if override is not None and isinstance(override.annotation, Holds):
+            yield _holding(word, override.annotation, is_passed=True)
+            continue
+        annotation = override.annotation if override else hints.get(word, type(parameter.default))
+        kind = lower(annotation, _of(family.least, name).get(word, -MAX_INT))
         if kind is None:
             continue
         default: Any = UNSET if parameter.default is parameter.empty else plain(parameter.default)
         if override is not None and override.default is not UNSET:
             default = override.default
+        if default is None:
+            kind |= None  # torch writes stride: int = None
         if default is not UNSET:
             # torch writes momentum=0 for a float
             default = msgspec.convert(default, kind, strict=True)
-        yield Parameter(parameter.name, annotation, kind, default, family.inferred.get(parameter.name))
-    for word, extra in _of(family.extras, name).items():
-        if not isinstance(extra.annotation, ComponentList):
-            yield Parameter(word, extra.annotation, lower(extra.annotation), extra.default, is_passed=False)
+        only = override.only if override is not None else UNSET
+        reason = override.reason if override is not None else ""
+        size = _of(family.inferred, name).get(word)
+        yield Parameter(
+            word,
+            annotation,
+            kind,
+            default,
+            size,
+            is_optional=f"{name}.{word}" in family.from_data,
+            only=only,
+            reason=reason,
+        )
+    for word, extra in extras.items():
+        if not isinstance(extra.annotation, Holds):
+            yield Parameter(
+                word,
+                extra.annotation,
+                lower(extra.annotation, _of(family.least, name).get(word, -MAX_INT)),
+                extra.default,
+                _of(family.inferred, name).get(word),
+                is_passed=extra.is_passed,
+                is_optional=extra.is_optional,
+            )
+
+
+def _hints(source: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of a function, of a class's `__init__`, or of a struct's fields."""
+    if isinstance(source, type):
+        init = inspect.getattr_static(source, "__init__")
+        source = init if inspect.isfunction(init) else source
+    # Some of torch's modules import these names for type checkers alone.
+    return typing.get_type_hints(source, localns=vars(collections.abc))
+
+
+def _holding(word: str, holds: Holds, is_passed: bool) -> Parameter:
+    kind: Any = _Components if holds.is_list else dict[str, Any]
+    return Parameter(
+        word,
+        holds,
+        kind | None if holds.is_optional else kind,
+        None if holds.is_optional else UNSET,
+        is_passed=is_passed,
+        holds=holds,
+    )
 
 
 def _field(parameter: Parameter) -> tuple[str, Any] | tuple[str, Any, Any]:
-    if parameter.dim is not None:
-        return (parameter.name, parameter.kind | UnsetType, UNSET)
     if parameter.default is UNSET:
-        return (parameter.name, parameter.kind)
+        if parameter.is_required:
+            return (parameter.name, parameter.kind)
+        return (parameter.name, parameter.kind | UnsetType, UNSET)
+    if parameter.size is not None:
+        # torch has a default, and the input knows better
+        return (parameter.name, parameter.kind | UnsetType, UNSET)
     default = parameter.default
-    if isinstance(default, list):
-        return (parameter.name, parameter.kind, msgspec.field(default_factory=lambda: list(default)))
+    if isinstance(default, list | dict):
+        return (parameter.name, parameter.kind, msgspec.field(default_factory=lambda: copy.copy(default)))
     return (parameter.name, parameter.kind, default)
 
 
 def _of(table: dict[str, Any], name: str) -> dict[str, Any]:
-    return {key.split(".")[1]: value for key, value in table.items() if _names(key, name)}
-
-
-def _names(key: str, name: str) -> bool:
-    return key.split(".")[0] in ("*", name)
+    """The lines of a table for one class; `*` and bare keywords are for all, and a class's own line wins."""
+    general = {key.split(".")[-1]: value for key, value in table.items() if key[:2] == "*." or "." not in key}
+    own = {
+        key.split(".")[1]: value for key, value in table.items() if key.split(".")[0] == name and "." in key
+    }
+    return general | own
 
 
 def _info(entry: Entry) -> ComponentInfo:
@@ -240,8 +367,14 @@ def _info(entry: Entry) -> ComponentInfo:
             type=describe(parameter.kind),
             required=parameter.is_required,
             default=parameter.default,
-            inferred=parameter.dim is not None,
+            inferred=parameter.size is not None or parameter.is_optional,
         )
         for parameter in entry.parameters.values()
     ]
-    return ComponentInfo(family=entry.family, type=entry.name, doc=entry.doc, parameters=parameters)
+    return ComponentInfo(
+        family=entry.family,
+        type=entry.name,
+        doc=entry.doc,
+        parameters=parameters,
+        source=source_of(FAMILIES[entry.family], entry.name),
+    )

@@ -2,182 +2,296 @@
 
 On meta a tensor has a shape and no bytes, so the net is never allocated. On the way the sizes that the spec
 leaves out are filled in, and the first layer that doesn't fit is named with what came and what it expects.
+`_Walker` goes through containers; `leaf.py` knows what one layer takes.
 """
 
+from collections.abc import Callable
 from typing import Any
 
-import torch
-from msgspec import Struct
+from msgspec import Struct, field
 from torch import Tensor, nn
 
-from core.nets import registry
-from core.nets.build import build_net
-from core.nets.components.layers import BATCH_NORMS, INPUT_DIMS, SEQUENTIAL
-from core.nets.faults import fault, first_line, join
-from core.nets.images import REFUSALS
+from core.data.inputs import NetInput
+from core.faults import fault, join, show, suggestion
+from core.nets.components.layers import GRAPH, PARALLEL, RESIDUAL, SEQUENTIAL
+from core.nets.leaf import Component, Leaves, Stop
+from core.nets.modules.containers import combined
+from core.nets.modules.graph import REFERENCE, Graph, key_of, look_up
 from modelyard.specs import Layer, ProblemError
 
 # B rows in the batch
 
 MAX_LAYERS = 1000
-MAX_DIMS = 16
-#: A bound on what one layer may put out for one batch, far above what any device holds.
-MAX_OUTPUT_BYTES = 64 * 1024**3
+#: Each of these keywords makes so many layers of one component.
+_COUNTS = ("num_layers", "num_encoder_layers", "num_decoder_layers")
+#: What a node can't be called: a module has it already.
+_TAKEN = frozenset(dir(Graph([], [], {}, [])))
 
-Component = dict[str, Any]
-
-
-class Step(Struct, frozen=True):
-    """A layer passed: where it stands, what it is, what it gives."""
-
-    component: Component
-    module: nn.Module
-    pointer: str
-    layer: Layer
+Output = Tensor | tuple[Tensor, ...]
 
 
 class Walked(Struct, frozen=True):
-    """`model` has every size filled in; `output` is the meta tensor at the end."""
+    """`model` has every size filled in; `output` is what the net gives on meta. `modules` are its layers by
+    their path; `work` the multiply-adds of the batch. `end` points at the layer that gives the output."""
 
     model: Component
-    steps: list[Step]
-    output: Tensor
+    layers: list[Layer]
+    output: Output
     parameters: int
     trainable: int
+    modules: list[tuple[str, nn.Module]]
+    work: int
+    end: str
+    has_batch_norm: bool
+    warnings: list[str] = field(default_factory=list)
 
     @property
-    def has_batch_norm(self) -> bool:
-        return any(step.component["type"] in BATCH_NORMS for step in self.steps)
+    def outputs(self) -> tuple[Tensor, ...]:
+        return self.output if isinstance(self.output, tuple) else (self.output,)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All parameters."""
+        return [parameter for _, module in self.modules for parameter in module.parameters()]
 
 
-def walk(model: Component, x: Tensor, max_parameters: int, errors: list[ProblemError]) -> Walked | None:
-    """Push the meta batch `x` [B, …] through a checked model, in train mode. None at the first layer that
-    doesn't fit, and then `errors` names it."""
+def walk(
+    model: Component,
+    inputs: list[tuple[NetInput, Tensor]],
+    *,
+    max_parameters: int,
+    num_outputs: int | None,
+    is_frozen: Callable[[str], bool],
+    errors: list[ProblemError],
+) -> Walked | None:
+    """Push meta batches [B, …] through a checked model, in train mode. `num_outputs` is what the objective
+    asks of an architecture that doesn't say. None at the first layer that doesn't fit, and then `errors`
+    names it."""
     count = _count(model)
     if count > MAX_LAYERS:
         fault(errors, "/model", "too_large", f"A net has at most {MAX_LAYERS} layers; {count} came.")
         return None
-    walker = _Walker(max_parameters, errors)
+    leaves = Leaves(inputs, max_parameters, num_outputs, is_frozen, errors)
+    walker = _Walker(leaves, [net_input.name for net_input, _ in inputs])
     try:
-        filled, output = walker.pass_through(model, x, path="", pointer="/model")
-    except _Stop:
+        filled, output = walker.pass_through(model, tuple(x for _, x in inputs), path="", pointer="/model")
+    except Stop:
         return None
-    return Walked(filled, walker.steps, output, walker.parameters, walker.trainable)
-
-
-class _Stop(Exception):
-    """The walk ended at a layer that doesn't fit; its error is noted."""
+    return Walked(
+        model=filled,
+        layers=leaves.layers,
+        output=output,
+        parameters=leaves.parameters,
+        trainable=leaves.trainable,
+        modules=leaves.modules,
+        work=leaves.work,
+        end=leaves.last_pointer,
+        has_batch_norm=leaves.has_batch_norm,
+        warnings=walker.warnings,
+    )
 
 
 class _Walker:
-    def __init__(self, max_parameters: int, errors: list[ProblemError]) -> None:
-        self.max_parameters = max_parameters
-        self.errors = errors
-        self.steps: list[Step] = []
-        self.parameters = 0
-        self.trainable = 0
+    def __init__(self, leaves: Leaves, input_names: list[str]) -> None:
+        self.leaves = leaves
+        self.input_names = input_names
+        self.warnings: list[str] = []
 
     def pass_through(
-        self, component: Component, x: Tensor, path: str, pointer: str
-    ) -> tuple[Component, Tensor]:
-        if component["type"] != SEQUENTIAL:
-            return self._pass_layer(component, x, path, pointer)
-        layers = []
-        for place, child in enumerate(component["layers"]):
-            inner = f"{path}.{place}" if path else str(place)
-            filled, x = self.pass_through(child, x, inner, join(pointer, "layers", place))
+        self, component: Component, xs: tuple[Tensor, ...], path: str, pointer: str
+    ) -> tuple[Component, Output]:
+        match component["type"]:
+            case "Sequential" | "Residual" | "Parallel" if len(xs) != 1:
+                message = f"{component['type']} takes one input; {len(xs)} came. Use a Graph for several."
+                self.leaves.stop(pointer, "inputs", message)
+            case str() as kind if kind == SEQUENTIAL:
+                layers, out = self._chain(component["layers"], xs[0], path, join(pointer, "layers"))
+                return component | {"layers": layers}, out
+            case str() as kind if kind == RESIDUAL:
+                return self._residual(component, xs[0], path, pointer)
+            case str() as kind if kind == PARALLEL:
+                return self._parallel(component, xs[0], path, pointer)
+            case str() as kind if kind == GRAPH:
+                return self._graph(component, xs, path, pointer)
+        return self.leaves.pass_leaf(component, xs, path, pointer)
+
+    def _chain(
+        self, components: list[Component], x: Tensor, path: str, pointer: str
+    ) -> tuple[list[Component], Output]:
+        layers: list[Component] = []
+        out: Output = x
+        for place, child in enumerate(components):
+            here = join(pointer, place)
+            if not isinstance(out, Tensor):
+                message = f"the layer before gives {len(out)} outputs, and this takes one: use a Graph"
+                self.leaves.stop(here, "inputs", message)
+            filled, out = self.pass_through(child, (out,), _under(path, place), here)
             layers.append(filled)
-        return component | {"layers": layers}, x
+        return layers, out
 
-    def _pass_layer(
-        self, component: Component, x: Tensor, path: str, pointer: str
-    ) -> tuple[Component, Tensor]:
-        self._check_dims(component, x, pointer)
-        component = self._fill_sizes(component, x, pointer)
-        try:
-            # The forward needs no such context: what it makes is on its input's device, and it costs time.
-            with torch.device("meta"):
-                module = build_net(component)
-        except REFUSALS as error:
-            self._stop(pointer, "invalid_value", f"torch refuses {_words(component)}: {first_line(error)}.")
-        parameters = sum(p.numel() for p in module.parameters())
-        trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
-        self.parameters += parameters
-        self.trainable += trainable
-        if self.parameters > self.max_parameters:
-            limit = self.max_parameters
-            message = f"A net has at most {limit} parameters; with this layer it has {self.parameters}."
-            self._stop(pointer, "too_large", message)
-        try:
-            out: Tensor = module(x)
-        except REFUSALS as error:
-            came = f"{_words(component)} doesn't take {list(x.shape)}{self._origin()}"
-            self._stop(pointer, "shape", f"{came}: {first_line(error)}.")
-        self._check_output(component, x, out, pointer)
-        layer = Layer(path, component["type"], list(out.shape), parameters, trainable == parameters)
-        self.steps.append(Step(component, module, pointer, layer))
-        return component, out
-
-    def _check_dims(self, component: Component, x: Tensor, pointer: str) -> None:
-        dims = INPUT_DIMS.get(component["type"])
-        if dims is not None and x.dim() not in dims:
-            wanted = " or ".join(_AXES[n] for n in dims)
-            message = f"{component['type']} expects {wanted}; {list(x.shape)} came{self._origin()}."
-            self._stop(pointer, "shape", message)
-
-    def _fill_sizes(self, component: Component, x: Tensor, pointer: str) -> Component:
-        entry = registry.get("layer", component["type"])
-        if entry is None:  # the component was checked
-            return component
-        sizes: dict[str, int] = {}
-        for name, parameter in entry.parameters.items():
-            if parameter.dim is None:
-                continue
-            sizes[name] = x.shape[parameter.dim]
-            given = component.get(name, sizes[name])
-            if given != sizes[name]:
-                message = (
-                    f"{component['type']} expects {name}={given}; {list(x.shape)} came{self._origin()}. "
-                    f"Set {name} to {sizes[name]}, or leave it out."
-                )
-                self._stop(pointer, "shape", message)
-        merged = component | sizes
-        return {"type": component["type"]} | {name: merged[name] for name in entry.parameters}
-
-    def _check_output(self, component: Component, x: Tensor, out: Tensor, pointer: str) -> None:
-        shape = list(out.shape)
-        words = f"{_words(component)} makes {shape} of {list(x.shape)}"
-        if 0 in shape:
-            self._stop(
-                pointer, "shape", f"{words}: nothing is left; make its input larger or its window smaller."
+    def _residual(self, component: Component, x: Tensor, path: str, pointer: str) -> tuple[Component, Output]:
+        layers, out = self._chain(component["layers"], x, _under(path, "layers"), join(pointer, "layers"))
+        shortcut, way = None, x
+        if component["shortcut"] is not None:
+            inner = _under(path, "shortcut")
+            shortcut, passed = self._chain(component["shortcut"], x, inner, join(pointer, "shortcut"))
+            way = self._one(passed, pointer)
+        out = self._one(out, pointer)
+        if out.shape != way.shape:
+            message = (
+                f"A Residual adds what comes in to what comes out: {list(out.shape)} comes out and "
+                f"{list(way.shape)} {'of its shortcut' if shortcut else 'in'}. Make them equal, or give a "
+                f'"shortcut" that does (a Conv2d with kernel_size 1, say).'
             )
-        if out.dim() == 0 or shape[0] != x.shape[0]:
-            self._stop(pointer, "shape", f"{words}: the rows of the batch must stay the first dimension.")
-        size_bytes = out.numel() * out.element_size()
-        if out.dim() > MAX_DIMS or size_bytes > MAX_OUTPUT_BYTES:
-            message = f"{words}: {size_bytes} bytes, and at most {MAX_OUTPUT_BYTES} may come of one layer."
-            self._stop(pointer, "too_large", message)
+            self.leaves.stop(pointer, "shape", message)
+        return component | {"layers": layers, "shortcut": shortcut}, out + way
 
-    def _origin(self) -> str:
-        if not self.steps:
-            return " from the dataset"
-        last = self.steps[-1].layer
-        return f" from layer {last.path} ({last.type})"
+    def _parallel(self, component: Component, x: Tensor, path: str, pointer: str) -> tuple[Component, Output]:
+        branches, outputs = [], []
+        for place, child in enumerate(component["branches"]):
+            inner, here = _under(_under(path, "branches"), place), join(pointer, "branches", place)
+            filled, out = self.pass_through(child, (x,), inner, here)
+            branches.append(filled)
+            outputs.append(self._one(out, here))
+        self.leaves.check_dim(component, outputs[0], pointer)
+        if component["combine"] == "sum" and len({out.shape for out in outputs}) > 1:
+            shapes = ", ".join(str(list(out.shape)) for out in outputs)
+            self.leaves.stop(
+                pointer, "shape", f"Branches are summed where their shapes are equal; {shapes} came."
+            )
+        refused = "Parallel can't combine " + ", ".join(str(list(out.shape)) for out in outputs)
+        out = self.leaves.attempt(
+            lambda: combined(outputs, component["combine"], component["dim"]), refused, pointer
+        )
+        self.leaves.check_output(component, x, out, pointer)
+        return component | {"branches": branches}, out
 
-    def _stop(self, pointer: str, code: str, message: str) -> None:
-        fault(self.errors, pointer, code, message)
-        raise _Stop
+    def _graph(
+        self, component: Component, xs: tuple[Tensor, ...], path: str, pointer: str
+    ) -> tuple[Component, Output]:
+        names = self._input_names(component, xs, path, pointer)
+        values: dict[str, Any] = dict(zip(names, xs, strict=True))
+        used: set[str] = set()
+        keys: dict[str, tuple[Component, str]] = {}
+        nodes: list[Component] = []
+        for place, raw in enumerate(component["nodes"]):
+            here = join(pointer, "nodes", place)
+            self._check_name(raw, values, here)
+            inputs = [
+                self._look_up(values, reference, used, join(here, "inputs", number))
+                for number, reference in enumerate(raw["inputs"])
+            ]
+            key = key_of(raw)
+            self._check_share(raw, key, keys, here)
+            # A shared key is the same path again, at which its modules stand already.
+            filled, out = self.pass_through(raw, tuple(inputs), _under(path, key), here)
+            keys.setdefault(key, (filled, raw["name"]))
+            values[raw["name"]] = out
+            nodes.append(filled)
+        output = component["output"]
+        references = [output] if isinstance(output, str) else output
+        found = tuple(
+            self._look_up(values, reference, used, join(pointer, "output")) for reference in references
+        )
+        self._warn_unused([*names, *(raw["name"] for raw in component["nodes"])], used, pointer)
+        return (
+            component | {"nodes": nodes, "input_names": names},
+            found[0] if len(found) == 1 else found,
+        )
+
+    def _input_names(
+        self, component: Component, xs: tuple[Tensor, ...], path: str, pointer: str
+    ) -> list[str]:
+        names: list[str] = component.get("input_names") or (self.input_names if not path else [])
+        if len(xs) == 1 and not component.get("input_names"):
+            references = [reference for node in component["nodes"] for reference in node["inputs"]]
+            if not names or (INPUT in references and names != [INPUT]):
+                names = [INPUT]
+        if len(names) != len(xs):
+            message = f'This Graph has {len(xs)} inputs; "input_names" names {len(names)} of them.'
+            self.leaves.stop(pointer, "inputs", message)
+        return names
+
+    def _check_name(self, raw: Component, values: dict[str, Any], pointer: str) -> None:
+        name, here = raw["name"], join(pointer, "name")
+        match = REFERENCE.fullmatch(name)
+        if match is None or match["place"] is not None:
+            message = f"A node's name is letters, digits and _, 63 at most; {show(name)} came."
+            self.leaves.stop(here, "name", message)
+        if name in values:
+            self.leaves.stop(
+                here, "name", f"{show(name)} is taken by an input or an earlier node; rename it."
+            )
+        if key_of(raw) in _TAKEN:
+            self.leaves.stop(here, "name", f"{show(key_of(raw))} is a word of torch's modules; rename it.")
+
+    def _check_share(
+        self, raw: Component, key: str, keys: dict[str, tuple[Component, str]], pointer: str
+    ) -> None:
+        if key not in keys:
+            return
+        first, owner = keys[key]
+        if raw.get("share") is None:
+            self.leaves.stop(join(pointer, "name"), "name", f"{show(key)} is the share key of {show(owner)}.")
+        own = ("name", "inputs", "share")
+        given = {word: value for word, value in raw.items() if word not in own}
+        if any(first.get(word) != value for word, value in given.items()):
+            message = f"{show(raw['name'])} shares a module with {show(owner)}: give both the same keywords."
+            self.leaves.stop(pointer, "share", message)
+
+    def _look_up(self, values: dict[str, Any], reference: str, used: set[str], pointer: str) -> Tensor:
+        match = REFERENCE.fullmatch(reference)
+        name = match["name"] if match is not None else ""
+        if name not in values:
+            hint = suggestion(reference, values)
+            message = (
+                f"There is no input or earlier node {show(reference)}.{hint} "
+                f"So far there are: {', '.join(values)}."
+            )
+            self.leaves.stop(pointer, "unknown_node", message)
+        used.add(name)
+        try:
+            value = look_up(values, reference)
+        except IndexError:
+            self.leaves.stop(pointer, "unknown_node", f"{name} gives {len(values[name])} outputs, from [0].")
+        if not isinstance(value, Tensor):
+            message = f"{name} gives {len(value)} outputs; name one, as {name}[0]."
+            self.leaves.stop(pointer, "unknown_node", message)
+        if match is not None and match["place"] is not None and isinstance(values[name], Tensor):
+            self.leaves.stop(pointer, "unknown_node", f"{name} gives one output; say {name}.")
+        return value
+
+    def _warn_unused(self, names: list[str], used: set[str], pointer: str) -> None:
+        unused = [name for name in names if name not in used]
+        if unused:
+            shown = ", ".join(unused[:10])
+            self.warnings.append(f"{pointer}: nothing uses {shown}; connect it, or take it out.")
+
+    def _one(self, out: Output, pointer: str) -> Tensor:
+        if isinstance(out, Tensor):
+            return out
+        self.leaves.stop(
+            pointer, "inputs", f"{len(out)} outputs come of this, and one is taken: use a Graph."
+        )
 
 
-_AXES = {2: "[batch, features]", 3: "[batch, channels, length]", 4: "[batch, channels, height, width]"}
+INPUT = "input"
 
 
-def _words(component: Component) -> str:
-    """`Linear(in_features=10, …)` with the keywords that hold a number."""
-    numbers = {k: v for k, v in component.items() if isinstance(v, int | list) and not isinstance(v, bool)}
-    return f"{component['type']}({', '.join(f'{k}={v}' for k, v in numbers.items())[:120]})"
+def _under(path: str, name: str | int) -> str:
+    return f"{path}.{name}" if path else str(name)
 
 
-def _count(model: Component) -> int:
-    children = model["layers"] if model["type"] == SEQUENTIAL else []
-    return 1 + sum(_count(child) for child in children)
+def _count(component: Component) -> int:
+    own = 1
+    for word in _COUNTS:
+        value = component.get(word)
+        own += value if isinstance(value, int) else 0
+    held = (value for value in component.values() if isinstance(value, list | dict))
+    return own + sum(_count_held(value) for value in held)
+
+
+def _count_held(value: Any) -> int:
+    if isinstance(value, dict):
+        return _count(value) if "type" in value else 0
+    return sum(_count(child) for child in value if isinstance(child, dict) and "type" in child)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
-from modelyard.cli import checkpoints, components, datasets, doctor, jobs, models, predict, processes
+from modelyard.cli import checkpoints, components, datasets, doctor, jobs, models, predict, processes, uploads
 from modelyard.cli.session import Session
 from modelyard.errors import ModelyardError
 
@@ -26,6 +26,7 @@ app.command(models.app)
 app.command(predict.predict)
 app.command(checkpoints.app)
 app.command(components.components)
+app.command(uploads.app)
 app.command(doctor.doctor)
 app.command(processes.up)
 app.command(processes.serve)

@@ -17,6 +17,7 @@ from rich.progress import (
 
 from modelyard.cli.files import write_whole
 from modelyard.cli.session import AsJson, Count, Session, Shared
+from modelyard.errors import InvalidArgument
 from modelyard.specs import Dataset, DatasetState
 
 app = App(name="datasets", help="Upload, look at and delete what is trained on.")
@@ -37,11 +38,11 @@ def push(
     Args:
         name: the dataset's name
         file: an archive, a table, an .npz, or a folder, which is zipped first
-        format: auto, image_folder, image_csv, table or arrays
+        format: auto, image_folder, image_csv, table, arrays, idx or text
         wait: return when the rows can be trained on, and fail where they cannot be read
     """
     with session.client() as client:
-        with _upload_bar() as bar:
+        with upload_bar() as bar:
             task = bar.add_task(f"uploading {name}", total=None)
             dataset = client.datasets.push(
                 name,
@@ -52,6 +53,33 @@ def push(
             )
         if wait and dataset.state is DatasetState.PROCESSING:
             session.remark(f"{name}@{dataset.version} is uploaded; reading its rows")
+        if wait:
+            dataset = client.datasets.wait(dataset.name, dataset.version)
+    _show(session, dataset, as_json)
+
+
+@app.command
+def fetch(
+    name: str,
+    *,
+    torchvision: str,
+    option: tuple[str, ...] = (),
+    wait: bool = True,
+    as_json: AsJson = False,
+    session: Shared,
+) -> None:
+    """Have a worker fetch one of torchvision's datasets as a new version of a dataset.
+
+    Args:
+        name: the dataset's name
+        torchvision: the class, as FashionMNIST or CIFAR10
+        option: an argument of the class, as split=letters; several times
+        wait: return when the rows can be trained on, and fail where they cannot be fetched or read
+    """
+    with session.client() as client:
+        dataset = client.datasets.fetch(name, torchvision, _options(option), wait=False)
+        if wait and dataset.state is DatasetState.PROCESSING:
+            session.remark(f"{name}@{dataset.version} is being fetched")
         if wait:
             dataset = client.datasets.wait(dataset.name, dataset.version)
     _show(session, dataset, as_json)
@@ -145,6 +173,17 @@ def delete(name: str, version: int, *, session: Shared) -> None:
     session.say(f"deleted {name}@{version}")
 
 
+def _options(pairs: tuple[str, ...]) -> dict[str, str | int]:
+    """`name=value`; a whole number is one."""
+    found: dict[str, str | int] = {}
+    for pair in pairs:
+        name, mark, value = pair.partition("=")
+        if not mark or not name:
+            raise InvalidArgument(f"expected an option as name=value, got {pair!r}")
+        found[name] = int(value) if value.isascii() and value.isdigit() else value
+    return found
+
+
 def _show(session: Session, dataset: Dataset, as_json: bool) -> None:
     if as_json:
         session.show_json(dataset)
@@ -155,6 +194,7 @@ def _show(session: Session, dataset: Dataset, as_json: bool) -> None:
             ("id", dataset.id),
             ("state", dataset.state),
             ("format", dataset.format),
+            ("source", dataset.source),
             ("bytes", dataset.bytes),
             ("sha256", dataset.sha256),
             ("splits", dict(dataset.splits)),
@@ -171,7 +211,7 @@ def _short(value: object) -> object:
     return "[…]" if isinstance(value, list) and value and isinstance(value[0], list) else value
 
 
-def _upload_bar() -> Progress:
+def upload_bar() -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -84,6 +84,8 @@ def _words(prediction: Prediction) -> Iterator[str]:
         yield prediction.label
         if prediction.score is not UNSET:
             yield number(prediction.score)
+    elif prediction.labels is not UNSET:
+        yield ", ".join(prediction.labels) or "none"
     if prediction.value is not UNSET:
         values = prediction.value if isinstance(prediction.value, list) else [prediction.value]
         yield from (number(value) for value in values)

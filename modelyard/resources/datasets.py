@@ -8,7 +8,7 @@ import msgspec
 
 from modelyard.errors import DatasetFailed
 from modelyard.resources.uploads import OnProgress, Source, Upload, open_upload
-from modelyard.specs import Dataset, DatasetState, Samples
+from modelyard.specs import Dataset, DatasetSource, DatasetState, Samples, TorchvisionSource
 from modelyard.transport import calls
 from modelyard.transport.calls import path
 from modelyard.transport.resource import R, Resource, operation, streaming
@@ -52,6 +52,29 @@ class Datasets(Resource[R]):
         if wait:
             return (yield from self._ingested(dataset))
         return dataset
+
+    @operation
+    def fetch(
+        self,
+        name: str,
+        torchvision: str,
+        options: dict[str, str | int] | None = None,
+        wait: bool = True,
+    ) -> Story[Dataset]:
+        """Have a worker fetch one of torchvision's datasets, as `FashionMNIST`, as a new version of `name`;
+        the same again gives the version that is there. `options` are arguments of its class.
+
+        With `wait`, returns when the rows can be trained on. Raises DatasetFailed where they cannot be
+        fetched or read.
+        """
+        call = calls.send_json(
+            "POST",
+            "/v1/datasets",
+            DatasetSource(name, TorchvisionSource(torchvision, options or {})),
+            is_repeatable=True,
+        )
+        dataset = yield from self._fetch(call, Dataset)
+        return (yield from self._ingested(dataset)) if wait else dataset
 
     @operation
     def get(self, name: str, version: int | None = None, wait_s: float | None = None) -> Story[Dataset]:

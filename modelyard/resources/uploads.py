@@ -48,6 +48,11 @@ class Upload:
             if self._on_progress is not None:
                 self._on_progress(sent_bytes, self.size_bytes)
 
+    def piece(self, offset: int, size_bytes: int) -> bytes:
+        """At most so many bytes from `offset` on; only where the upload is repeatable."""
+        self._file.seek(self._start + offset)
+        return self._file.read(size_bytes)
+
     def close(self) -> None:
         if self._owns_file:
             self._file.close()

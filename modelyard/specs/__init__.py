@@ -7,7 +7,16 @@ unknown fields, so an older client outlives a newer server.
 from modelyard.specs.checkpoints import Checkpoint
 from modelyard.specs.common import Page, Problem, ProblemError
 from modelyard.specs.components import ComponentInfo, ParameterInfo
-from modelyard.specs.datasets import Dataset, DatasetState, Feature, RowProblem, Sample, Samples
+from modelyard.specs.datasets import (
+    Dataset,
+    DatasetSource,
+    DatasetState,
+    Feature,
+    RowProblem,
+    Sample,
+    Samples,
+    TorchvisionSource,
+)
 from modelyard.specs.events import Event, Metric, ProgressUpdate
 from modelyard.specs.jobs import (
     BestCheckpoint,
@@ -22,19 +31,33 @@ from modelyard.specs.jobs import (
     Wanted,
 )
 from modelyard.specs.jobspec import CheckpointPolicy, Component, JobSpec, Split, Trainer
-from modelyard.specs.models import AliasUpdate, Lineage, Model, ModelVersion, Signature, Tensor
+from modelyard.specs.models import (
+    AliasUpdate,
+    ClassScores,
+    Evaluation,
+    Lineage,
+    Model,
+    ModelVersion,
+    Signature,
+    Tensor,
+)
 from modelyard.specs.plans import Layer, Plan, ResolvedTransforms
 from modelyard.specs.predictions import Prediction, PredictReply, PredictRequest, ScoredLabel
+from modelyard.specs.uploads import DatasetUpload, Upload, UploadRequest
 
 __all__ = [
     "AliasUpdate",
     "BestCheckpoint",
     "Checkpoint",
     "CheckpointPolicy",
+    "ClassScores",
     "Component",
     "ComponentInfo",
     "Dataset",
+    "DatasetSource",
     "DatasetState",
+    "DatasetUpload",
+    "Evaluation",
     "Event",
     "Feature",
     "Job",
@@ -67,7 +90,10 @@ __all__ = [
     "Signature",
     "Split",
     "Tensor",
+    "TorchvisionSource",
     "Trainer",
     "Transition",
+    "Upload",
+    "UploadRequest",
     "Wanted",
 ]

@@ -16,7 +16,10 @@ class ParameterInfo(Struct, omit_defaults=True):
 
 
 class ComponentInfo(Struct):
+    """`source` is the page of whoever wrote the class; None for what is Modelyard's own."""
+
     family: str
     type: str
     doc: str
     parameters: list[ParameterInfo]
+    source: str | None = None

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
-from modelyard.specs.common import Problem
+from modelyard.specs.common import Name, Problem
 
 
 class DatasetState(StrEnum):
@@ -16,7 +16,21 @@ class DatasetState(StrEnum):
 
 
 #: What an upload may be; `auto` looks at the bytes and the layout.
-Format = Literal["auto", "image_folder", "image_csv", "table", "arrays"]
+Format = Literal["auto", "image_folder", "image_csv", "table", "arrays", "idx", "text"]
+
+
+class TorchvisionSource(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="torchvision"):
+    """One of torchvision's own datasets, fetched by a worker. `options` are arguments of its class."""
+
+    dataset: str
+    options: dict[str, str | int] = field(default_factory=dict)
+
+
+class DatasetSource(Struct, frozen=True, forbid_unknown_fields=True):
+    """A new version of `name` from somewhere else than the request."""
+
+    name: Name
+    source: TorchvisionSource
 
 
 class Feature(Struct, frozen=True):
@@ -35,6 +49,8 @@ class RowProblem(Struct, frozen=True):
 
 
 class Dataset(Struct):
+    """`source` is where a worker fetched it from; until then `bytes` is 0 and `sha256` empty."""
+
     id: str
     name: str
     version: int
@@ -49,6 +65,7 @@ class Dataset(Struct):
     features: dict[str, Feature] = field(default_factory=dict)
     stats: dict[str, Any] = field(default_factory=dict)
     error: Problem | None = None
+    source: dict[str, Any] | None = None
 
 
 class Sample(Struct):

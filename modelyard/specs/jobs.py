@@ -29,6 +29,7 @@ class JobErrorCode(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     NON_FINITE_LOSS = "non_finite_loss"
     DATASET_UNAVAILABLE = "dataset_unavailable"
+    WEIGHTS_MISMATCH = "weights_mismatch"
     VERSION_REJECTED = "version_rejected"
     STORAGE_FULL = "storage_full"
     DEVICE_UNAVAILABLE = "device_unavailable"

@@ -13,7 +13,7 @@ from modelyard.specs.common import Name
 #: `{"type": <class name>, <keyword argument>: <value>, …}`
 Component = dict[str, Any]
 
-Task = Literal["classification", "regression"]
+Task = Literal["classification", "regression", "multilabel"]
 
 DatasetRef = Annotated[
     str,
@@ -25,17 +25,31 @@ DatasetRef = Annotated[
 Fraction = Annotated[float, Meta(gt=0, lt=1)]
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Columns = Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1, max_length=10_000)]
+#: Columns for each input of a net that has several.
+NamedColumns = Annotated[dict[str, Columns], Meta(min_length=1, max_length=100)]
+#: A regular expression that must match the whole of a parameter's name in the `state_dict`.
+Match = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
 class Split(Struct, forbid_unknown_fields=True, frozen=True):
     """How rows are set aside for validation where the dataset has no `val` split of its own.
 
-    The seed isn't the trainer's, so that forks of a job compare on the same rows.
+    `validation` is a fraction of the training rows, or the name of a split of the dataset. Rows of equal
+    `group` (a column) stay on one side. The seed isn't the trainer's, so that forks of a job compare on the
+    same rows.
     """
 
-    validation: Fraction = 0.1
+    validation: Fraction | Annotated[str, Meta(min_length=1, max_length=100)] = 0.1
     stratify: bool = True
+    group: Annotated[str, Meta(min_length=1)] | None = None
     seed: Seed = 0
+
+
+class Unfreeze(Struct, forbid_unknown_fields=True, frozen=True):
+    """From `epoch` on (counted from 0) the parameters that `match` train again."""
+
+    match: Match
+    epoch: Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
 class Transforms(Struct, forbid_unknown_fields=True, frozen=True):
@@ -59,6 +73,7 @@ class Trainer(Struct, forbid_unknown_fields=True, frozen=True):
     batch_size: Annotated[int, Meta(ge=1, le=1_000_000)] = 64
     shuffle: bool = True
     drop_last: bool = False
+    sampler: Component | None = None
     seed: Seed = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -73,14 +88,18 @@ class JobSpec(Struct, forbid_unknown_fields=True):
     model: Component
     task: Task | None = None
     split: Split = Split()
-    inputs: Columns | None = None
-    target: str | None = None
+    inputs: Columns | NamedColumns | None = None
+    target: Annotated[str, Meta(min_length=1)] | Columns | None = None
+    target_transform: list[Component] = field(default_factory=list)
     prepare: list[Component] | None = None
     transforms: Transforms = Transforms()
+    initialize: list[Component] = field(default_factory=list)
+    freeze: list[Match] = field(default_factory=list)
+    unfreeze: list[Unfreeze] = field(default_factory=list)
     loss: Component | None = None
     optimizer: Component = field(default_factory=lambda: {"type": "AdamW", "lr": 1e-3})
     scheduler: Component | None = None
-    metrics: list[str] = field(default_factory=list)
+    metrics: list[str | Component] = field(default_factory=list)
     trainer: Trainer = Trainer()
     priority: Annotated[int, Meta(ge=-1000, le=1000)] = 0
     metadata: dict[str, Any] = field(default_factory=dict)

@@ -31,9 +31,29 @@ class Lineage(Struct, frozen=True):
     environment: dict[str, Any]
 
 
+class ClassScores(Struct, frozen=True):
+    """`support` are the rows of the class; a ratio over no rows is 0."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+class Evaluation(Struct, frozen=True):
+    """How a version did on the `test` split, else on the rows that validate. `confusion_matrix[i][j]` are the
+    rows of class i that were taken for j; None for several labels a row and for over 200 classes."""
+
+    split: str
+    per_class: list[ClassScores]
+    confusion_matrix: list[list[int]] | None = None
+
+
 class ModelVersion(Struct):
     """`state` is `ready`, or `rejected` when the weights read back from disk did not answer the
-    golden samples as the trained net had."""
+    golden samples as the trained net had. `evaluation` is None in a list of versions, for a regression, and
+    past 1000 classes."""
 
     id: str
     model: str
@@ -48,6 +68,7 @@ class ModelVersion(Struct):
     classes: list[str] | None = None
     transforms: list[dict[str, Any]] = field(default_factory=list)
     aliases: list[str] = field(default_factory=list)
+    evaluation: Evaluation | None = None
 
 
 class Model(Struct):

@@ -22,12 +22,13 @@ class ScoredLabel(Struct, frozen=True):
 
 
 class Prediction(Struct, omit_defaults=True):
-    """A classifier fills `label`, `index`, `score`, `top`; a regressor `value`; a row that could
-    not be read only `error`."""
+    """A classifier fills `label`, `index`, `score`, `top`; a multilabel model `labels` (those with a score of
+    0.5 or more) and `top`; a regressor `value`; a row that could not be read only `error`."""
 
     label: str | UnsetType = UNSET
     index: int | UnsetType = UNSET
     score: float | UnsetType = UNSET
+    labels: list[str] | UnsetType = UNSET
     top: list[ScoredLabel] | UnsetType = UNSET
     value: float | list[float] | UnsetType = UNSET
     error: Problem | UnsetType = UNSET

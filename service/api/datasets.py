@@ -17,13 +17,15 @@ from core.db.models import Dataset as Row
 from core.db.statements import datasets
 from core.errors import Invalid, Malformed, NotFound, TooLarge
 from core.nets.parse import parse_spec
-from modelyard.specs import Dataset, Page, ProblemError
+from modelyard.specs import Dataset, DatasetSource, DatasetUpload, Page, ProblemError
 from modelyard.specs.common import NAME_PATTERN
 from modelyard.specs.datasets import Format
 from service.api.paging import page_of
 from service.api.parameters import DEFAULT_LIMIT, After, IdempotencyKey, Limit, NamePath, VersionPath, Wait
 from service.auth import Scope, needs
-from service.bodies import MIB, AnyRequest, chunks
+from service.bodies import MIB, AnyRequest, chunks, decode, read_body
+from service.fetches import accept_source
+from service.from_upload import accept_upload, names_upload
 from service.idempotency import Once
 from service.parts import Wired
 from service.schema import body
@@ -33,6 +35,7 @@ from service.views import dataset_view
 
 MAX_FORM_BYTES = 10 * 1000 * 1000
 MAX_OPTIONS_BYTES = 16 * 1024
+MAX_SOURCE_BYTES = 64 * 1024
 FORMATS: tuple[str, ...] = get_args(Format)
 
 FormatQuery = Annotated[str, QueryParameter(name="format", description=f"one of {', '.join(FORMATS)}")]
@@ -77,12 +80,26 @@ class Datasets(Controller):
     @post(
         opt=needs(Scope.TRAIN),
         request_max_body_size=MAX_FORM_BYTES,
-        operation_class=body("multipart/form-data"),
+        operation_class=body("application/json", DatasetSource, also=("multipart/form-data",)),
     )
-    async def upload_form(
+    async def create(
         self, request: AnyRequest, parts: Wired, idempotency_key: IdempotencyKey = None
     ) -> Response[Dataset]:
-        """A form with `file`, `name`, perhaps `format` and `options`, up to 10 MB; larger files take PUT."""
+        """JSON names a source that a worker fetches: 202 and a new version; 200 and the newest one where it
+        is of the same source. Or a form with `file`, `name`, perhaps `format` and `options`, up to 10 MB;
+        larger files take PUT."""
+        if request.content_type[0] != "application/json":
+            return await self._upload_form(request, parts, idempotency_key)
+        raw = await read_body(request, limit=MAX_SOURCE_BYTES, timeout_s=parts.settings.chunk_timeout_s)
+        owner = request.user.owner
+        once = Once.of(owner, "POST /v1/datasets", idempotency_key, raw)
+        if names_upload(raw):
+            return await accept_upload(parts, owner, decode(raw, DatasetUpload), once)
+        return await accept_source(parts, owner, decode(raw, DatasetSource), once)
+
+    async def _upload_form(
+        self, request: AnyRequest, parts: Wired, idempotency_key: str | None
+    ) -> Response[Dataset]:
         form = await _form(request, parts.settings.chunk_timeout_s)
         file = form.get("file")
         if not isinstance(file, UploadFile):

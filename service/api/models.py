@@ -19,7 +19,7 @@ from service.auth import Scope, needs
 from service.bodies import AnyRequest, decode, read_body, require_json
 from service.parts import Wired
 from service.schema import body
-from service.views import version_view
+from service.views import version_view, whole_version_view
 
 MAX_ALIAS_BYTES = 4096
 MAX_NUMBER = 2**31 - 1
@@ -72,7 +72,7 @@ class Models(Controller):
             row = (await session.scalars(models.get_version(owner, name, version))).one_or_none()
         if row is None:
             raise NotFound(f"{name} has no version {version}; GET /v1/models/{name}/versions lists them.")
-        return version_view(row, _aliases(model, row))
+        return whole_version_view(row, _aliases(model, row))
 
     @put(
         "/{name:str}/aliases/{alias:str}",

@@ -8,7 +8,7 @@ from service.auth import Scope, needs
 from service.bodies import AnyRequest, read_body, require_json
 from service.parts import Wired
 from service.schema import body
-from service.submit import examine
+from service.submit import estimate, examine
 
 
 class Plans(Controller):
@@ -21,4 +21,6 @@ class Plans(Controller):
         require_json(request)
         raw = await read_body(request, limit=MAX_SPEC_BYTES, timeout_s=parts.settings.chunk_timeout_s)
         submission = await examine(parts, request.user.owner, raw)
-        return submission.checked.plan
+        plan = submission.checked.plan
+        plan.estimated_seconds = await estimate(parts, submission)
+        return plan

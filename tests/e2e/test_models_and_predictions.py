@@ -230,6 +230,14 @@ def test_version_tells_where_it_comes_from_and_what_it_takes(
         ("label", [-1]),
     ]
     assert version.metrics == trained.metrics
+    evaluation = version.evaluation
+    assert evaluation is not None
+    assert evaluation.confusion_matrix is not None
+    assert (evaluation.split, len(evaluation.per_class)) == ("test", 10)
+    assert sum(row.support for row in evaluation.per_class) == dataset.splits["test"]
+    right = sum(evaluation.confusion_matrix[k][k] for k in range(10))
+    assert version.metrics["test_accuracy"] == pytest.approx(right / dataset.splits["test"])
+    assert all(listed.evaluation is None for listed in client.models.versions("digits"))
     assert version.metrics.keys() >= {"train_loss", "val_loss", "val_accuracy", "test_loss", "test_accuracy"}
     assert version.spec == trained.spec
     lineage = version.lineage

@@ -27,8 +27,11 @@ def run_ingest(
     filename: str = "upload",
     memory_bytes: int = MEMORY_BYTES,
     cpu_seconds: int = 60,
+    format: str = "auto",
+    **options: Any,
 ) -> int:
     command = [sys.executable, "-m", "workers.ingest", str(source), str(out_dir), "--filename", filename]
+    command += ["--format", format, "--options", msgspec.json.encode(options).decode()]
     command += ["--memory-bytes", str(memory_bytes), "--cpu-seconds", str(cpu_seconds)]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert finished.returncode in (0, 1), finished.stderr
@@ -36,18 +39,18 @@ def run_ingest(
     return finished.returncode
 
 
-def ingested(tmp_path: Path, data: bytes, filename: str = "upload") -> tuple[Manifest, Path]:
+def ingested(tmp_path: Path, data: bytes, filename: str = "upload", **options: Any) -> tuple[Manifest, Path]:
     source = tmp_path / "source"
     source.write_bytes(data)
     out_dir = tmp_path / "out"
-    assert run_ingest(source, out_dir, filename) == 0, (out_dir / "problem.json").read_text()
+    assert run_ingest(source, out_dir, filename, **options) == 0, (out_dir / "problem.json").read_text()
     assert sorted(path.name for path in out_dir.iterdir()) == ["data.arrow", "manifest.json"]
     return msgspec.json.decode(
         (out_dir / "manifest.json").read_bytes(), type=Manifest
     ), out_dir / "data.arrow"
 
 
-def refused(tmp_path: Path, data: bytes, filename: str = "upload", **limits: int) -> dict[str, Any]:
+def refused(tmp_path: Path, data: bytes, filename: str = "upload", **limits: Any) -> dict[str, Any]:
     source = tmp_path / "source"
     source.write_bytes(data)
     out_dir = tmp_path / "out"

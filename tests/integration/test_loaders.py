@@ -34,7 +34,7 @@ def numbered(rows: int, **fields: Any) -> Batches:
     """Row n holds the number n, so that a batch tells which rows are in it."""
     values = torch.arange(rows, dtype=torch.float32)
     fields = {"batch_size": 4, "seed": 7, **fields}
-    return Batches(values[:, None], values, torch.arange(rows), None, device=CPU, **fields)
+    return Batches((values[:, None],), values, torch.arange(rows), None, device=CPU, **fields)
 
 
 def rows_of_epoch(batches: Batches, epoch: int, first_batch: int = 0) -> list[list[int]]:
@@ -79,13 +79,13 @@ def test_batch_norm_never_sees_a_last_batch_of_one() -> None:
 def test_a_resumed_epoch_is_the_tail_of_the_unbroken_one_with_random_transforms() -> None:
     images = torch.randint(0, 256, (23, 1, 8, 8), dtype=torch.uint8)
     pipeline = Pipeline.from_spec(resolve([{"type": "RandomRotation", "degrees": [-30.0, 30.0]}]))
-    batches = Batches(images, torch.arange(23), torch.arange(23), pipeline, 5, 11, CPU, shuffle=True)
+    batches = Batches((images,), torch.arange(23), torch.arange(23), pipeline, 5, 11, CPU, shuffle=True)
     unbroken = list(batches.of_epoch(2))
     torch.manual_seed(1234)
     resumed = list(batches.of_epoch(2, first_batch=3))
     assert len(resumed) == 2
     for expected, got in zip(unbroken[3:], resumed, strict=True):
-        assert torch.equal(expected.inputs, got.inputs)
+        assert torch.equal(expected.inputs[0], got.inputs[0])
         assert torch.equal(expected.targets, got.targets)
 
 
@@ -94,8 +94,8 @@ def test_a_row_is_augmented_alike_whoever_is_in_its_batch_and_otherwise_in_anoth
     pipeline = Pipeline.from_spec(resolve([{"type": "RandomRotation", "degrees": [-90.0, 90.0]}]))
 
     def rows(batch_size: int, epoch: int) -> torch.Tensor:
-        batches = Batches(images, torch.arange(12), torch.arange(12), pipeline, batch_size, 11, CPU)
-        return torch.cat([batch.inputs for batch in batches.of_epoch(epoch)])
+        batches = Batches((images,), torch.arange(12), torch.arange(12), pipeline, batch_size, 11, CPU)
+        return torch.cat([batch.inputs[0] for batch in batches.of_epoch(epoch)])
 
     assert torch.equal(rows(3, 0), rows(12, 0))
     assert not torch.equal(rows(12, 0), rows(12, 1))
@@ -123,7 +123,7 @@ def source_of(folder: Path, **fields: Any) -> Source:
         components = resolve_prepare(spec.prepare, targets.inputs, manifest, errors).components
     assert errors == []
     train = evaluation = None
-    if manifest.features[targets.inputs[0]].dtype == "uint8":
+    if manifest.features[targets.columns[0]].dtype == "uint8":
         train = Pipeline.from_spec(resolve(spec.transforms.train))
         evaluation = Pipeline.from_spec(resolve(without_random(spec.transforms.train)))
     arrow, cache = folder / "data.arrow", folder / "cache"
@@ -235,7 +235,7 @@ def test_images_reach_the_net_as_the_decoder_gave_them_scaled_to_one(tmp_path: P
     source = source_of(tmp_path)
     rows = open_rows(source)
     batches = Batches(rows.train_inputs, rows.targets, rows.train, source.train, 16, 0, CPU)
-    inputs = torch.cat([batch.inputs for batch in batches.in_order()])
+    inputs = torch.cat([batch.inputs[0] for batch in batches.in_order()])
     pixels = torch.stack([torch.from_numpy(decode_image(images[row], "L")) for row in rows.train])
     assert torch.allclose(inputs, pixels.float() / 255, atol=1e-7)
     assert torch.cat([batch.targets for batch in batches.in_order()]).tolist() == (rows.train % 2).tolist()
@@ -246,8 +246,8 @@ def test_a_resize_is_cached_as_bytes_and_is_torchvisions_own(tmp_path: Path) -> 
     resize = {"type": "Resize", "size": [3, 4]}
     rows = open_rows(source_of(tmp_path, transforms=Transforms(train=[resize])))
     expected = functional.resize(torch.from_numpy(decode_image(images[9], "L")), [3, 4])
-    assert rows.train_inputs.dtype == torch.uint8
-    assert torch.equal(rows.train_inputs[9], expected)
+    assert rows.train_inputs[0].dtype == torch.uint8
+    assert torch.equal(rows.train_inputs[0][9], expected)
     assert rows.eval_inputs is rows.train_inputs
 
 
@@ -258,8 +258,8 @@ def test_train_and_eval_with_other_prefixes_keep_pixels_of_their_own(tmp_path: P
         {"type": "Resize", "size": [3, 4]},
     ]
     rows = open_rows(source_of(tmp_path, transforms=Transforms(train=flip_first)))
-    assert rows.train_inputs.shape[-2:] == (5, 6)
-    assert rows.eval_inputs.shape[-2:] == (3, 4)
+    assert rows.train_inputs[0].shape[-2:] == (5, 6)
+    assert rows.eval_inputs[0].shape[-2:] == (3, 4)
 
 
 def test_a_table_is_fitted_on_the_training_rows_alone(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_a_table_is_fitted_on_the_training_rows_alone(tmp_path: Path) -> None:
     scaler = StandardScaler().fit(ages[rows.train.numpy()])
     spread = OneHotEncoder(categories=[CITIES], sparse_output=False).fit_transform(cities)
     expected = np.concatenate([spread, scaler.transform(ages)], axis=1)
-    assert np.allclose(rows.train_inputs.numpy(), expected, atol=1e-6)
+    assert np.allclose(rows.train_inputs[0].numpy(), expected, atol=1e-6)
     assert rows.targets.dtype == torch.float32
     assert np.array_equal(rows.targets.numpy(), columns["price"].to_numpy().astype(np.float32))
 
@@ -294,8 +294,8 @@ def test_arrays_that_are_no_images_reach_the_net_as_float32(dtype: str, tmp_path
     y = np.random.default_rng(1).normal(size=(20, 2)).astype(np.float32)
     arrays_dataset(tmp_path, x, y)
     rows = open_rows(source_of(tmp_path))
-    assert rows.train_inputs.dtype == torch.float32
-    assert np.array_equal(rows.train_inputs.numpy(), x.astype(np.float32))
+    assert rows.train_inputs[0].dtype == torch.float32
+    assert np.array_equal(rows.train_inputs[0].numpy(), x.astype(np.float32))
     assert np.array_equal(rows.targets.numpy(), y)
 
 
@@ -304,15 +304,15 @@ def test_arrays_of_bytes_are_images(shape: tuple[int, ...], row: tuple[int, ...]
     x = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     arrays_dataset(tmp_path, x, np.arange(20, dtype=np.int64) % 2, classes=["a", "b"])
     rows = open_rows(source_of(tmp_path))
-    assert rows.train_inputs.dtype == torch.uint8
-    assert np.array_equal(rows.train_inputs.numpy(), x.reshape(20, *row))
+    assert rows.train_inputs[0].dtype == torch.uint8
+    assert np.array_equal(rows.train_inputs[0].numpy(), x.reshape(20, *row))
 
 
 def test_images_in_arrays_with_their_channels_last_are_turned(tmp_path: Path) -> None:
     x = np.random.default_rng(0).integers(0, 256, (20, 4, 5, 3), dtype=np.uint8)
     arrays_dataset(tmp_path, x, np.arange(20, dtype=np.int64) % 2, classes=["a", "b"])
     rows = open_rows(source_of(tmp_path))
-    assert np.array_equal(rows.train_inputs.numpy(), x.transpose(0, 3, 1, 2))
+    assert np.array_equal(rows.train_inputs[0].numpy(), x.transpose(0, 3, 1, 2))
 
 
 def test_an_instance_is_what_a_user_would_send(tmp_path: Path) -> None:
@@ -342,14 +342,14 @@ def test_an_input_that_only_another_split_lacks_is_refused_by_name(tmp_path: Pat
     with pytest.raises(Invalid, match="the input 'age' is missing in a row of val or test"):
         open_rows(source_of(tmp_path, target="price"))
     filled = source_of(tmp_path, target="price", prepare=[{"type": "Impute"}, {"type": "Standardize"}])
-    assert torch.isfinite(open_rows(filled).eval_inputs).all()
+    assert torch.isfinite(open_rows(filled).eval_inputs[0]).all()
 
 
 def test_a_missing_value_in_train_is_filled_without_being_asked(tmp_path: Path) -> None:
     columns = table_columns()
     table_dataset(tmp_path, columns | {"age": with_null(columns["age"], 3)}, {"train": 25, "test": 5})
     rows = open_rows(source_of(tmp_path, target="price", inputs=["age"]))
-    assert abs(rows.train_inputs[3].item()) < 1e-6  # the mean, standardized
+    assert abs(rows.train_inputs[0][3].item()) < 1e-6  # the mean, standardized
 
 
 @pytest.mark.parametrize(
@@ -373,5 +373,5 @@ def test_opening_a_dataset_again_gives_the_same_rows(tmp_path: Path) -> None:
     first: Rows = open_rows(make_images(tmp_path))
     again = open_rows(source_of(tmp_path))
     assert torch.equal(first.train, again.train)
-    assert torch.equal(first.train_inputs, again.train_inputs)
+    assert torch.equal(first.train_inputs[0], again.train_inputs[0])
     assert len(list((tmp_path / "cache").iterdir())) == 1

@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import functional
 from core.data.instances import BadInstance
 from core.data.manifest import Kind
 from core.data.prepare import FittedColumn
+from core.data.prepare.operations import Imputed, ImputedText, Spread, SpreadFeature, Standardized
 from core.nets import artifacts
 from core.nets.artifacts import Golden, VersionManifest
 from core.nets.transforms import resolve
@@ -156,8 +157,10 @@ ROWS = [
     {"age": 44.5, "city": "a city that nobody trained on"},
 ]
 PREPARE = [
-    FittedColumn("age", "number", fill=40.0, mean=38.0, std=12.5),
-    FittedColumn("city", "string", fill="rome", categories=["bern", "oslo", "rome"]),
+    FittedColumn("age", "number", [Imputed([40.0]), Standardized([38.0], [12.5])]),
+    FittedColumn(
+        "city", "string", [ImputedText("rome"), Spread([SpreadFeature(["bern", "oslo", "rome"], 3)])]
+    ),
 ]
 FEATURES = [
     [(20 - 38) / 12.5, 0, 0, 1],

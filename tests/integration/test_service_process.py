@@ -113,3 +113,40 @@ def test_once_told_to_stop_it_is_not_ready_and_nobody_waits_any_longer(tmp_path:
         ready = me.client.get("/health/ready")
         assert (ready.status_code, ready.json()["status"]) == (503, "stopping")
         assert me.client.get("/health/live").status_code == 200
+
+
+def test_killed_it_leaves_none_of_its_children_behind(tmp_path: Path) -> None:
+    migrations.upgrade(f"sqlite:///{tmp_path / 'modelyard.db'}")
+    with _process(tmp_path, MODELYARD_AUTH="off") as process:
+        url = _lines_until(process, "listening")["url"]
+        refused = httpx2.post(f"{url}/v1/plans", json={"name": "m"}, timeout=30)
+        assert refused.json()["errors"][0]["pointer"] == "/dataset"  # the helper answered: its children live
+        family = _descendants(process.pid)
+        assert len(family) >= 3  # the fork server and two children
+        process.kill()
+        deadline = time.monotonic() + 20
+        while remaining := [pid for pid in family if _runs(pid)]:
+            assert time.monotonic() < deadline, f"{remaining} still run"
+            time.sleep(0.05)
+
+
+def _descendants(pid: int) -> set[int]:
+    parents = {int(path.parent.name): _stat(path)[1] for path in Path("/proc").glob("[0-9]*/stat")}
+    family = {pid}
+    while more := {child for child, parent in parents.items() if int(parent) in family} - family:
+        family |= more
+    return family - {pid}
+
+
+def _runs(pid: int) -> bool:
+    """Not a zombie that nobody has reaped."""
+    return _stat(Path(f"/proc/{pid}/stat"))[0] != "Z"
+
+
+def _stat(path: Path) -> tuple[str, str]:
+    """State and parent of a process; as a zombie's where it is gone."""
+    try:
+        state, parent, *_ = path.read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return "Z", "0"
+    return state, parent

@@ -12,11 +12,14 @@ from sklearn.metrics import mean_squared_error, r2_score
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, ReduceLROnPlateau, StepLR
 
 from core.nets import artifacts
-from core.nets.measures import MEASURES
+from core.nets.freezing import Freezing, trained_names
+from core.nets.measures import MEASURES, measuring
+from core.nets.readout import Readout
 from core.nets.transforms import Pipeline, resolve
+from modelyard.specs.jobspec import Unfreeze
 from workers import trainer
 from workers.loaders import Batches
 from workers.trainer import Cursor, EpochEnded, NonFiniteLoss, Training
@@ -106,8 +109,8 @@ def training_of(recipe: Recipe, seed: int = 5, epochs: int = EPOCHS) -> Training
         optimizer=optimizer,
         scheduler=make_scheduler(optimizer),
         interval=interval,
-        train=Batches(pixels, classes_N, every_row, augment, BATCH, 9, CPU, shuffle=True),
-        validation=Batches(pixels, classes_N, every_row, plain, 10, 0, CPU),
+        train=Batches((pixels,), classes_N, every_row, augment, BATCH, 9, CPU, shuffle=True),
+        validation=Batches((pixels,), classes_N, every_row, plain, 10, 0, CPU),
         measures=MEASURES["classification"],
         epochs=epochs,
         device=CPU,
@@ -155,7 +158,7 @@ def by_hand(training: Training) -> tuple[nn.Module, list[float]]:
         total = 0.0
         for batch in training.train.of_epoch(epoch):
             optimizer.zero_grad()
-            loss = F.cross_entropy(net(batch.inputs), batch.targets)
+            loss = F.cross_entropy(net(*batch.inputs), batch.targets)
             loss.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
             optimizer.step()
             total += loss.item() * len(batch.targets)
@@ -291,9 +294,9 @@ def test_a_regression_compares_row_by_row_where_targets_lack_the_last_axis() -> 
     random = torch.Generator().manual_seed(2)
     inputs, targets = torch.randn(30, 4, generator=random), torch.randn(30, generator=random)
     net = nn.Linear(4, 1)
-    batches = Batches(inputs, targets, torch.arange(30), None, 7, 0, CPU)
+    batches = Batches((inputs,), targets, torch.arange(30), None, 7, 0, CPU)
     optimizer = SGD(net.parameters(), lr=0.1)
-    measures = MEASURES["regression"]
+    measures = measuring("regression", Readout("none"), ["r2", "mae"])
     training = Training(net, nn.MSELoss(), optimizer, None, "epoch", batches, batches, measures, 1, CPU, None)
     given = trainer.evaluate(training, batches, "val")
     outputs = net(inputs).detach()[:, 0]
@@ -327,3 +330,91 @@ def test_the_net_trains_again_after_it_was_evaluated() -> None:
     assert not training.net.training
     next(reports)
     assert training.net.training
+
+
+FINE_TUNED = Freezing([r"0\..*"], [Unfreeze(r"0\.1\..*", 1), Unfreeze(r"0\.0\.weight", 2)])
+
+
+def fine_tuning(seed: int = 5) -> Training:
+    """The convolution and its batch norm are frozen; the norm thaws in epoch 1, the convolution in epoch 2,
+    but for its bias, which never trains."""
+    training = training_of(RECIPES["CNN with batch norm, AdamW, cosine by step"], seed, epochs=4)
+    named = dict(training.net.named_parameters())
+    ever = trained_names(FINE_TUNED, named, 4)
+    optimizer = SGD([named[name] for name in ever], lr=0.05, momentum=0.9, weight_decay=0.01)
+    schedule = CosineAnnealingLR(optimizer, T_max=STEPS * 4)
+    return dataclasses.replace(training, optimizer=optimizer, scheduler=schedule, freezing=FINE_TUNED)
+
+
+def test_what_is_frozen_thaws_in_its_epoch_as_in_a_loop_written_by_hand() -> None:
+    ours = fine_tuning()
+    torch.manual_seed(31)
+    run(ours, Cursor())
+
+    theirs = fine_tuning()
+    net, optimizer, schedule = theirs.net, theirs.optimizer, theirs.scheduler
+    assert isinstance(net, nn.Sequential)
+    assert schedule is not None
+    convolution, norm = net[0][0], net[0][1]
+    torch.manual_seed(31)
+    net[0].requires_grad_(False)
+    for epoch in range(4):
+        net.train()
+        if epoch == 0:
+            norm.eval()
+        if epoch == 1:
+            norm.requires_grad_(True)
+        if epoch == 2:
+            convolution.weight.requires_grad_(True)
+        for batch in theirs.train.of_epoch(epoch):
+            optimizer.zero_grad()
+            F.cross_entropy(net(*batch.inputs), batch.targets).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+    assert_equal_to_the_bit(ours.net.state_dict(), net.state_dict())
+    fresh = fine_tuning().net.state_dict()
+    changed = {name for name, tensor in net.state_dict().items() if not torch.equal(tensor, fresh[name])}
+    assert changed == set(fresh) - {"0.0.bias"}
+
+
+@pytest.mark.parametrize("epochs_done", [1, 2, 3])
+def test_a_run_broken_beside_a_thaw_and_resumed_equals_an_unbroken_one(
+    epochs_done: int, tmp_path: Path
+) -> None:
+    unbroken = fine_tuning()
+    torch.manual_seed(31)
+    expected = run(unbroken, Cursor())
+    broken, cursor = fine_tuning(), Cursor()
+    torch.manual_seed(31)
+    before = run(broken, cursor, stop=lambda _report: cursor.epoch == epochs_done)
+    save(broken, cursor, tmp_path)
+    resumed = fine_tuning(seed=4321)
+    resumed.net.load_state_dict(artifacts.load(tmp_path / "weights.pt"))
+    after = run(resumed, trainer.restore(resumed, artifacts.load(tmp_path / "state.pt")))
+    assert before + after == expected
+    assert_equal_to_the_bit(resumed.net.state_dict(), unbroken.net.state_dict())
+    assert_equal_to_the_bit(resumed.optimizer.state_dict(), unbroken.optimizer.state_dict())
+
+
+def test_a_frozen_batch_norm_keeps_its_statistics_through_an_epoch() -> None:
+    training = fine_tuning()
+    before = {name: tensor.clone() for name, tensor in training.net.state_dict().items() if "running" in name}
+    run(training, Cursor(), stop=lambda report: isinstance(report, EpochEnded))
+    for name, tensor in before.items():
+        assert torch.equal(training.net.state_dict()[name], tensor), name
+
+
+def test_a_plateau_is_told_the_metric_it_monitors() -> None:
+    training, cursor = start(RECIPES["MLP, SGD with momentum"])
+    seen = []
+
+    class Listening(ReduceLROnPlateau):
+        def step(self, metrics: Any, epoch: Any = None) -> None:
+            seen.append(metrics)
+            super().step(metrics)
+
+    waiting = Listening(training.optimizer, mode="max", patience=0, threshold=2.0, factor=0.5)
+    told = run(dataclasses.replace(training, scheduler=waiting, monitor="val_accuracy"), cursor)
+    assert seen == [metrics["val_accuracy"] for metrics in told]
+    # Nothing can be three times better than the first epoch's, so each one after it halves the rate.
+    assert training.optimizer.param_groups[0]["lr"] == 0.05 * 0.5 ** (EPOCHS - 1)

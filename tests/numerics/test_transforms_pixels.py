@@ -141,3 +141,15 @@ def test_equal_prefixes_have_equal_keys_and_others_do_not() -> None:
     other = {"type": "Resize", "size": [9, 9]}
     assert pipeline(RESIZE).prefix_key() != pipeline(other).prefix_key()
     assert pipeline().prefix_key() != pipeline(RESIZE).prefix_key()
+
+
+def test_the_shape_of_a_prefix_is_known_without_its_pixels() -> None:
+    ours = pipeline(
+        {"type": "Resize", "size": 9}, {"type": "Pad", "padding": 3, "padding_mode": "reflect"}, GREY
+    )
+    assert ours.prefix_shape((3, 12, 10)) == ours.apply_prefix(pixels(1)[0]).shape
+    # a terabyte, were it made
+    assert ours.prefix_shape((3, 1, 2**31)) == (1, 15, 9 * 2**31 + 6)
+    narrow = pipeline({"type": "Pad", "padding": 5, "padding_mode": "reflect"})
+    with pytest.raises(RuntimeError, match=r"[Pp]adding"):
+        narrow.prefix_shape((3, 4, 4))

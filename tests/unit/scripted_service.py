@@ -123,10 +123,11 @@ class ScriptedService:
                 promised = len(content) + (100 if answer.breaks_off else 0)
                 self.send_header("Content-Length", str(promised))
                 self.end_headers()
-                self.wfile.write(content)
+                if self.command != "HEAD":
+                    self.wfile.write(content)
                 self.close_connection = self.close_connection or answer.breaks_off
 
-            do_GET = do_POST = do_PUT = do_DELETE = _serve
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _serve
 
             def _read_body(self) -> bytes:
                 if self.headers.get("Transfer-Encoding") == "chunked":

@@ -55,7 +55,7 @@ def test_the_client_loads_no_server_and_no_command_line() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("resource", ["datasets", "jobs", "models", "checkpoints"])
+@pytest.mark.parametrize("resource", ["datasets", "jobs", "models", "checkpoints", "uploads"])
 def test_both_clients_offer_the_same_methods(resource: str) -> None:
     def methods(client: object) -> dict[str, str]:
         part = getattr(client, resource)

@@ -8,7 +8,8 @@ import torch
 from sklearn.metrics import accuracy_score, mean_absolute_error, r2_score
 from torch import Tensor
 
-from core.nets.measures import MEASURES, NAMES
+from core.nets.measures import MEASURES
+from core.nets.metrics import NAMES
 from modelyard.specs.jobspec import Task
 
 CPU = torch.device("cpu")
@@ -68,7 +69,7 @@ def test_targets_that_are_all_alike_have_no_r2_and_still_an_mae() -> None:
     assert given["mae"] == 0.5
 
 
-@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize("task", ["classification", "regression", "multilabel"])
 def test_without_a_row_every_measure_of_the_task_is_nan(task: Task) -> None:
     values = MEASURES[task](CPU).compute()
     assert tuple(values) == NAMES[task]

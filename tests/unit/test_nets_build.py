@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from core.nets.build import build_loss, build_net, build_optimizer, build_scheduler
+from core.nets.build import build_loss, build_net
+from core.nets.clock import Clock
+from core.nets.optimization import build_optimizer
 from core.nets.plan import Source, check
+from core.nets.schedules import build_scheduler
 from tests.manifests import images
 
 
@@ -54,7 +57,7 @@ def test_three_steps_from_a_spec_equal_three_steps_of_a_hand_written_script() ->
     torch.manual_seed(1729)
     ours = build_net(spec["model"])
     optimizer = build_optimizer(spec["optimizer"], ours)
-    scheduler = build_scheduler(spec["scheduler"], optimizer)
+    scheduler = build_scheduler(spec["scheduler"], optimizer, Clock(epochs=1, steps_per_epoch=3))
     loss = build_loss(spec["loss"])
     assert scheduler is not None
     torch.manual_seed(5)
@@ -115,4 +118,4 @@ def test_an_optimizer_is_torch_s_own_with_the_values_of_the_spec(
 
 
 def test_no_scheduler_is_none() -> None:
-    assert build_scheduler(None, torch.optim.SGD(nn.Linear(1, 1).parameters())) is None
+    assert build_scheduler(None, torch.optim.SGD(nn.Linear(1, 1).parameters()), Clock(1, 1)) is None

@@ -9,7 +9,8 @@ from torch import nn
 
 from core.data.manifest import Manifest
 from core.errors import Invalid
-from core.nets.build import build_loss, build_net, build_optimizer
+from core.nets.build import build_loss, build_net
+from core.nets.optimization import build_optimizer
 from core.nets.plan import Checked, Source, check
 from core.nets.steps import steps_per_epoch
 from modelyard.specs import JobSpec

@@ -178,7 +178,7 @@ def test_what_is_monitored_must_be_measured() -> None:
     (error,) = refused(job(trainer={"checkpoint": {"monitor": "val_mae"}}))
     assert error.pointer == "/trainer/checkpoint/monitor"
     assert "val_accuracy" in error.message
-    (error,) = refused(job(metrics=["accuracy", "f1"]))
+    (error,) = refused(job(metrics=["accuracy", "mae"]))
     assert error.pointer == "/metrics/1"
 
 
@@ -234,7 +234,7 @@ def test_a_label_is_no_image_to_learn_from() -> None:
         ({"train": [{"type": "ToDtype", "dtype": "uint8"}]}, "/transforms/train", "float32"),
         ({"train": [], "eval": [{"type": "RandomHorizontalFlip"}]}, "/transforms/eval/0", "random"),
         ({"train": [], "eval": [{"type": "Resize", "size": [4, 4]}]}, "/transforms/eval", "[1, 28, 28]"),
-        ({"train": [{"type": "Resize", "size": [9000, 9000]}]}, "/transforms/train", "pixels"),
+        ({"train": [{"type": "Resize", "size": [9000, 9000]}]}, "/transforms/train/0", "pixels"),
         ({"train": [{"type": "RandomRotate", "degrees": 3}]}, "/transforms/train/0/type", "RandomRotation"),
         (
             {"train": [{"type": "RandomRotation", "degrees": 3, "expand": True}]},

@@ -9,9 +9,12 @@ from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from core.data import prepare
-from core.data.manifest import ColumnStats, Kind, Manifest
+from core.data.inputs import NetInput
+from core.data.manifest import ColumnStats
 from core.data.prepare import FittedColumn, Resolved
-from modelyard.specs import Feature, ProblemError
+from modelyard.specs import ProblemError
+from tests import prepared
+from tests.prepared import columns_of, manifest_of
 
 ROWS: list[dict[str, Any]] = [
     {"age": 31.5, "rooms": 3, "city": "rome", "owned": True},
@@ -34,48 +37,35 @@ def column(rows: list[dict[str, Any]], name: str) -> np.ndarray[Any, Any]:
     return np.array([np.nan if value is None else float(value) for value in values])[:, None]
 
 
-def manifest_of(rows: list[dict[str, Any]]) -> Manifest:
-    stats = {}
-    for name in INPUTS:
-        present = [row[name] for row in rows if row[name] is not None]
-        values = sorted({(value, present.count(value)) for value in present})
-        stats[name] = ColumnStats(count=len(present), missing=len(rows) - len(present), values=values)
-    return Manifest(
-        format="table",
-        kind=Kind.TABLE,
-        splits={"train": len(rows)},
-        features={name: Feature(dtype, []) for name, dtype in DTYPES.items()},
-        data_sha256="0" * 64,
-        data_bytes=1,
-        columns=stats,
-    )
+def cells_of(rows: list[dict[str, Any]], inputs: list[str] = INPUTS) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in inputs}
 
 
-def table_of(rows: list[dict[str, Any]]) -> pa.Table:
-    types = {"float64": pa.float64(), "int64": pa.int64(), "string": pa.string(), "bool": pa.bool_()}
-    return pa.table({name: pa.array([row[name] for row in rows], types[DTYPES[name]]) for name in INPUTS})
+def group(inputs: list[str]) -> dict[str, list[str]]:
+    return {"input": inputs}
 
 
 def resolved(components: list[dict[str, Any]] | None, inputs: list[str] = INPUTS) -> Resolved:
-    errors: list[ProblemError] = []
-    result = prepare.resolve_prepare(components, inputs, manifest_of(ROWS), errors)
-    assert errors == []
-    return result
+    return prepared.resolved(components, manifest_of(cells_of(ROWS)), group(inputs))
 
 
 def refused(components: list[dict[str, Any]], inputs: list[str] = INPUTS) -> list[ProblemError]:
-    errors: list[ProblemError] = []
-    prepare.resolve_prepare(components, inputs, manifest_of(ROWS), errors)
-    return errors
+    return prepared.refused(components, manifest_of(cells_of(ROWS)), group(inputs))
 
 
 def fitted(components: list[dict[str, Any]] | None, inputs: list[str] = INPUTS) -> list[FittedColumn]:
-    columns = prepare.columns_from_arrow(table_of(ROWS), inputs)
-    return prepare.fit(resolved(components, inputs).components, inputs, columns, manifest_of(ROWS))
+    return prepared.fitted(components, cells_of(ROWS, inputs))
 
 
 def applied(components: list[dict[str, Any]] | None, inputs: list[str]) -> np.ndarray[Any, Any]:
-    return prepare.apply(fitted(components, inputs), prepare.columns_from_arrow(table_of(ROWS), inputs))
+    return prepared.applied(components, cells_of(ROWS, inputs))
+
+
+def from_rows(fit: list[FittedColumn], rows: list[dict[str, Any]]) -> np.ndarray[Any, Any]:
+    (array,) = prepare.apply(
+        fit, group([column.name for column in fit]), prepare.columns_from_rows(rows, fit)
+    )
+    return array
 
 
 def test_standardize_gives_the_numbers_of_the_standard_scaler() -> None:
@@ -91,13 +81,11 @@ def test_standardize_before_impute_counts_only_the_values_present_as_the_standar
 
 
 def test_a_constant_column_is_only_centred() -> None:
-    rows = [dict(row, rooms=7) for row in ROWS]
-    columns = prepare.columns_from_arrow(table_of(rows), ["rooms"])
-    fit = prepare.fit([{"type": "Standardize", "columns": ["rooms"]}], ["rooms"], columns, manifest_of(rows))
-    assert prepare.apply(fit, columns).tolist() == [[0.0]] * len(rows)
+    given = prepared.applied([{"type": "Standardize", "columns": ["rooms"]}], {"rooms": [7] * 6})
+    assert given.tolist() == [[0.0]] * 6
 
 
-@pytest.mark.parametrize("strategy", ["mean", "most_frequent"])
+@pytest.mark.parametrize("strategy", ["mean", "median", "most_frequent"])
 def test_impute_gives_the_numbers_of_the_simple_imputer(strategy: str) -> None:
     expected = SimpleImputer(strategy=strategy).fit_transform(column(ROWS, "age"))
     given = applied([{"type": "Impute", "strategy": strategy}], ["age"])
@@ -129,49 +117,48 @@ def test_numbers_and_bools_are_spread_where_they_are_named() -> None:
 def test_an_unknown_category_is_all_zeros_as_with_handle_unknown_ignore() -> None:
     encoder = OneHotEncoder(sparse_output=False, handle_unknown="ignore").fit([["bern"], ["oslo"], ["rome"]])
     fit = fitted(None, ["city"])
-    columns = prepare.columns_from_rows([{"city": "paris"}, {"city": "oslo"}], fit)
-    assert prepare.apply(fit, columns).tolist() == encoder.transform([["paris"], ["oslo"]]).tolist()
+    given = from_rows(fit, [{"city": "paris"}, {"city": "oslo"}])
+    assert given.tolist() == encoder.transform([["paris"], ["oslo"]]).tolist()
 
 
 def test_row_objects_give_the_numbers_of_the_arrow_columns() -> None:
     fit = fitted(None)
-    from_arrow = prepare.apply(fit, prepare.columns_from_arrow(table_of(ROWS), INPUTS))
-    from_rows = prepare.apply(fit, prepare.columns_from_rows(ROWS, fit))
+    columns = columns_of(cells_of(ROWS), manifest_of(cells_of(ROWS)))
+    (from_arrow,) = prepare.apply(fit, group(INPUTS), columns)
     assert from_arrow.dtype == np.float32
-    assert from_arrow.tobytes() == from_rows.tobytes()
+    assert from_arrow.tobytes() == from_rows(fit, ROWS).tobytes()
 
 
 def test_an_absent_key_is_a_missing_value() -> None:
     fit = fitted(None)
-    absent = prepare.columns_from_rows([{"rooms": 2}], fit)
-    null = prepare.columns_from_rows([{"age": None, "rooms": 2, "city": None, "owned": None}], fit)
+    null = from_rows(fit, [{"age": None, "rooms": 2, "city": None, "owned": None}])
     assert prepare.check_row({"rooms": 2}, fit) is None
-    assert prepare.apply(fit, absent).tolist() == prepare.apply(fit, null).tolist()
+    assert from_rows(fit, [{"rooms": 2}]).tolist() == null.tolist()
 
 
 def test_features_stand_in_the_order_of_the_inputs() -> None:
     forwards, backwards = applied(None, ["rooms", "city"]), applied(None, ["city", "rooms"])
     assert forwards.shape == (6, 4)
     assert np.array_equal(forwards, backwards[:, [3, 0, 1, 2]])
-    assert resolved(None, ["rooms", "city"]).width == 4
+    assert resolved(None, ["rooms", "city"]).inputs == [NetInput("input", [4])]
 
 
 def test_the_defaults_fill_what_is_missing_standardize_numbers_and_spread_strings() -> None:
     assert resolved(None).components == [
-        {"type": "Impute", "columns": ["age", "owned"], "strategy": "mean"},
-        {"type": "Impute", "columns": ["city"], "strategy": "most_frequent"},
+        {"type": "Impute", "columns": ["age", "owned"], "strategy": "mean", "fill_value": None},
+        {"type": "Impute", "columns": ["city"], "strategy": "most_frequent", "fill_value": None},
         {"type": "Standardize", "columns": ["age", "rooms"]},
-        {"type": "OneHot", "columns": ["city"]},
+        {"type": "OneHot", "columns": ["city"], "max_categories": None},
     ]
 
 
 def test_a_given_list_is_completed_only_by_what_a_net_cannot_do_without() -> None:
     assert resolved([]).components == [
-        {"type": "Impute", "columns": ["age", "owned"], "strategy": "mean"},
-        {"type": "Impute", "columns": ["city"], "strategy": "most_frequent"},
-        {"type": "OneHot", "columns": ["city"]},
+        {"type": "Impute", "columns": ["age", "owned"], "strategy": "mean", "fill_value": None},
+        {"type": "Impute", "columns": ["city"], "strategy": "most_frequent", "fill_value": None},
+        {"type": "OneHot", "columns": ["city"], "max_categories": None},
     ]
-    own = [{"type": "Impute", "columns": ["age"], "strategy": "most_frequent"}]
+    own = [{"type": "Impute", "columns": ["age"], "strategy": "most_frequent", "fill_value": None}]
     assert resolved(own, ["age", "rooms"]).components == own
 
 
@@ -186,9 +173,7 @@ def test_a_resolved_list_resolves_to_itself() -> None:
         ({"type": "Standardize", "columns": ["rooms", "price"]}, "/prepare/1/columns/1", "unknown_column"),
         ({"type": "Standardize", "columns": ["city"]}, "/prepare/1/columns/0", "wrong_column"),
         ({"type": "Impute", "columns": ["city"]}, "/prepare/1/columns/0", "wrong_column"),
-        ({"type": "Scale"}, "/prepare/1", "invalid_component"),
-        ({"type": "Impute", "strategy": "median"}, "/prepare/1", "invalid_component"),
-        ({"type": "OneHot", "drop": "first"}, "/prepare/1", "invalid_component"),
+        ({"type": "Impute", "columns": ["rooms", "rooms"]}, "/prepare/1/columns/1", "duplicate_column"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_a_pointer_to_it(
@@ -208,18 +193,18 @@ def test_every_wrong_column_is_reported_at_once() -> None:
     ("values", "code"), [(None, "too_many_categories"), ([], "empty_column")], ids=["too many", "none"]
 )
 def test_a_string_column_that_cannot_be_spread_is_refused(values: list[Any] | None, code: str) -> None:
-    manifest = manifest_of(ROWS)
+    manifest = manifest_of(cells_of(ROWS))
     manifest.columns["city"] = ColumnStats(count=6, values=values)
-    errors: list[ProblemError] = []
-    prepare.resolve_prepare(None, ["city"], manifest, errors)
+    errors = prepared.refused(None, manifest, group(["city"]))
     assert [(error.pointer, error.code) for error in errors] == [("/inputs", code)]
 
 
 def test_a_column_whose_training_rows_are_all_set_aside_gets_a_plain_fill() -> None:
     nothing = {"age": np.array([np.nan, np.nan]), "city": np.array([None, None], dtype=object)}
     components = resolved([{"type": "Impute", "strategy": "most_frequent"}], ["age", "city"]).components
-    fit = prepare.fit(components, ["age", "city"], nothing, manifest_of(ROWS))
-    assert prepare.apply(fit, nothing).tolist() == [[0, 0, 0, 0], [0, 0, 0, 0]]
+    fit = prepare.fit(components, group(["age", "city"]), nothing, manifest_of(cells_of(ROWS)))
+    (given,) = prepare.apply(fit, group(["age", "city"]), nothing)
+    assert given.tolist() == [[0, 0, 0, 0], [0, 0, 0, 0]]
 
 
 def test_integers_that_a_double_cannot_hold_are_rounded_as_ieee_754_rounds() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from core.data.manifest import ColumnStats, Kind, Manifest
-from core.data.targets import Targets, resolve_targets
+from core.data.targets import INPUT, Targets, resolve_targets
 from modelyard.specs import Feature, JobSpec, ProblemError
 from tests import manifests
 
@@ -62,7 +62,7 @@ def test_the_target_is_label_then_target_then_the_last_column(names: list[str], 
     manifest = table({name: ("float64", ColumnStats(count=100)) for name in names})
     targets = resolved(job(), manifest)
     assert targets.target == expected
-    assert targets.inputs == [name for name in names if name != expected]
+    assert targets.inputs == {INPUT: [name for name in names if name != expected]}
 
 
 @pytest.mark.parametrize(
@@ -107,17 +107,17 @@ def test_an_integer_column_of_many_values_is_labels_where_the_loss_says_so() -> 
 
 def test_images_are_classified_into_the_classes_that_ingest_found() -> None:
     targets = resolved(job(), manifests.images(classes=["cat", "dog"]))
-    assert targets == Targets("classification", "label", ["image"], ["cat", "dog"])
+    assert targets == Targets("classification", "label", {"image": ["image"]}, ["cat", "dog"])
 
 
 def test_arrays_are_classified_with_classes_and_regressed_without() -> None:
     assert resolved(job(), manifests.arrays([4], classes=["3", "7"])).classes == ["3", "7"]
-    assert resolved(job(), manifests.arrays([4])) == Targets("regression", "y", ["x"], None)
+    assert resolved(job(), manifests.arrays([4])) == Targets("regression", "y", {"x": ["x"]}, None)
 
 
 def test_the_inputs_keep_the_order_of_the_spec() -> None:
     targets = resolved(job(inputs=["city", "age"]), manifests.table())
-    assert targets.inputs == ["city", "age"]
+    assert targets.inputs == {INPUT: ["city", "age"]}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from pathlib import Path
 from core.errors import Invalid, ModelyardError
 from workers.ingest.limits import set_environment, set_limits
 from workers.ingest.problems import write_problem
+from workers.orphans import end_with_parent
 
 DATA_FILE = "data.arrow"
 MANIFEST_FILE = "manifest.json"
@@ -21,6 +22,8 @@ PROBLEM_FILE = "problem.json"
 
 def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
+    if arguments.end_with_parent:
+        end_with_parent()
     out_dir: Path = arguments.out_dir
     out_dir.mkdir(parents=True, exist_ok=True)
     scratch = out_dir / "scratch"
@@ -62,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--filename", default="upload", help="what the user called the file")
     parser.add_argument("--memory-bytes", type=int, required=True, help="address space of this process")
     parser.add_argument("--cpu-seconds", type=int, required=True)
+    parser.add_argument("--end-with-parent", action="store_true", help="end when standard input does")
     return parser
 
 

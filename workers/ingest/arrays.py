@@ -1,11 +1,11 @@
-"""Arrays from an .npz: x and y, optional x_val, y_val, x_test, y_test.
+"""Arrays: x and y, optional x_val, y_val, x_test, y_test; written alike whatever file they come from.
 
 An .npz is a zip of .npy files, so it comes here as a tree of them, with an archive's checks behind it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ from workers.ingest.columns import Summary
 from workers.ingest.labels import classes_of, counts_of
 from workers.ingest.names import ARRAY_SUFFIXES, suffix_of
 from workers.ingest.npy import NpyFile
+from workers.ingest.options import ClassOptions
 from workers.ingest.problems import Problems, row_pointer
 from workers.ingest.writer import BATCH_BYTES, ArrowWriter
 
@@ -40,9 +41,29 @@ STORED_DTYPES: Mapping[str, str] = {
 _SPLITS = {"": "train", "_train": "train", "_val": "val", "_test": "test"}
 
 
-class _Pair(NamedTuple):
-    x: NpyFile
-    y: NpyFile
+class ArrayFile(Protocol):
+    """One array of a file: `shape` is the whole array's, rows first."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def num_rows(self) -> int: ...
+
+    @property
+    def row_shape(self) -> tuple[int, ...]: ...
+
+    def blocks(self, block_bytes: int) -> Iterator[NDArray[Any]]:
+        """The rows in order, as many at a time as fit into `block_bytes`, at least one."""
+        ...
+
+    def whole(self) -> NDArray[Any]: ...
+
+
+class Pair(NamedTuple):
+    x: ArrayFile
+    y: ArrayFile
 
 
 class _Target(NamedTuple):
@@ -52,12 +73,35 @@ class _Target(NamedTuple):
     classes: list[str] | None
 
 
-def ingest(tree: Tree, out: Path) -> Manifest:
-    """x is read in blocks; y is held in memory, since the classes are needed before the first row."""
+def ingest(tree: Tree, out: Path, options: ClassOptions) -> Manifest:
     pairs = _pairs(tree)
+    if options.classes is not None:
+        for pair in pairs.values():
+            check_labels(pair.y)
+    return write_arrays(pairs, out, "arrays", options.classes)
+
+
+def check_labels(y: ArrayFile) -> None:
+    """Raises `Invalid` where the rows are not one whole number each, as named classes need."""
+    if y.row_shape not in ((), (1,)) or y.dtype.kind not in "iu":
+        raise Invalid(
+            f"{y.name}: expected one whole number a row, got {y.dtype.name} of {list(y.row_shape)}",
+            code="bad_labels",
+        )
+
+
+def write_arrays(
+    pairs: Mapping[str, Pair], out: Path, format: str, class_names: Sequence[str] | None = None
+) -> Manifest:
+    """x is read in blocks; y is held in memory, since the classes are needed before the first row.
+
+    `class_names` are those of the labels 0, 1, 2, …; without them a label is its own name.
+    """
     first = pairs["train"]
+    for pair in pairs.values():
+        _check_pair(pair, first)
     x_dtype = _stored_dtype(first.x)
-    target = _target(pairs)
+    target = _target(pairs) if class_names is None else _named_target(pairs, class_names)
     y_train = target.rows["train"]
     schema = pa.schema(
         [
@@ -75,7 +119,7 @@ def ingest(tree: Tree, out: Path) -> Manifest:
         problems.raise_any()
     classes = target.classes
     return Manifest(
-        format="arrays",
+        format=format,
         kind=Kind.ARRAYS,
         splits={split: pair.x.num_rows for split, pair in pairs.items()},
         features={
@@ -92,27 +136,25 @@ def ingest(tree: Tree, out: Path) -> Manifest:
     )
 
 
-def _pairs(tree: Tree) -> dict[str, _Pair]:
+def _pairs(tree: Tree) -> dict[str, Pair]:
     """In the order train, val, test; raises `Invalid` where an array lacks its partner or is unknown."""
     by_stem = {
         PurePosixPath(name).stem.lower(): name for name in tree.sizes if suffix_of(name) in ARRAY_SUFFIXES
     }
-    found: dict[str, _Pair] = {}
+    found: dict[str, Pair] = {}
     for ending, split in _SPLITS.items():
         names = [by_stem.pop(axis + ending, None) for axis in ("x", "y")]
         if names == [None, None]:
             continue
         if names[0] is None or names[1] is None or split in found:
             raise _wrong_arrays(tree)
-        found[split] = _Pair(NpyFile(tree, names[0]), NpyFile(tree, names[1]))
+        found[split] = Pair(NpyFile(tree, names[0]), NpyFile(tree, names[1]))
     if by_stem or "train" not in found:
         raise _wrong_arrays(tree)
-    for pair in found.values():
-        _check_pair(pair, found["train"])
     return {split: found[split] for split in SPLIT_ORDER if split in found}
 
 
-def _check_pair(pair: _Pair, train: _Pair) -> None:
+def _check_pair(pair: Pair, train: Pair) -> None:
     if pair.x.num_rows != pair.y.num_rows:
         raise Invalid(
             f"expected as many rows in {pair.x.name} as in {pair.y.name}, got {pair.x.num_rows} and "
@@ -137,7 +179,7 @@ def _wrong_arrays(tree: Tree) -> Invalid:
     )
 
 
-def _stored_dtype(array: NpyFile) -> str:
+def _stored_dtype(array: ArrayFile) -> str:
     stored = STORED_DTYPES.get(array.dtype.newbyteorder("=").name)
     if stored is None:
         raise Invalid(
@@ -147,7 +189,7 @@ def _stored_dtype(array: NpyFile) -> str:
     return stored
 
 
-def _target(pairs: Mapping[str, _Pair]) -> _Target:
+def _target(pairs: Mapping[str, Pair]) -> _Target:
     """Strings, bools and single integers are labels; integers of over `MAX_LISTED_VALUES` distinct values and
     those of several numbers a row are quantities, stored as floats."""
     sample = pairs["train"].y
@@ -169,6 +211,20 @@ def _target(pairs: Mapping[str, _Pair]) -> _Target:
     if sample.dtype.kind in "iu" and len(np.unique(rows["train"])) > MAX_LISTED_VALUES:
         return _Target({split: y.astype("float64") for split, y in rows.items()}, None)
     return _labelled(rows)
+
+
+def _named_target(pairs: Mapping[str, Pair], names: Sequence[str]) -> _Target:
+    if len(set(names)) != len(names) or not all(names):
+        raise Invalid(f"expected different names in classes, got {list(names)[:50]}", code="bad_options")
+    rows = {split: pair.y.whole().reshape(-1).astype("int64") for split, pair in pairs.items()}
+    for split, y in rows.items():
+        if y.min() < 0 or y.max() >= len(names):
+            raise Invalid(
+                f"expected labels from 0 to {len(names) - 1}, as {len(names)} classes are named; "
+                f"{pairs[split].y.name} has {y.min()} to {y.max()}; name a class for every number",
+                code="unseen_label",
+            )
+    return _Target(rows, list(names))
 
 
 def _labelled(rows: Mapping[str, NDArray[Any]]) -> _Target:
@@ -195,7 +251,7 @@ def _arrow_type(dtype: str, row_shape: tuple[int, ...]) -> pa.DataType:
 
 
 def _write_split(
-    pair: _Pair,
+    pair: Pair,
     x_dtype: str,
     y: NDArray[Any],
     writer: ArrowWriter,

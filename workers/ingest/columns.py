@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from core.data.manifest import MAX_LISTED_VALUES, ColumnStats
+from core.data.manifest import MAX_LISTED_VALUES, MAX_UNSEEN_VALUES, ColumnStats
 from core.errors import Invalid
+from workers.ingest.repeats import Repeats
 
 #: The types of a dataset's columns, by the names that the manifest uses.
 TYPES: Mapping[str, pa.DataType] = {
@@ -62,6 +63,37 @@ def convert(cells: pa.Array, dtype: str) -> pa.Array:
     return converted
 
 
+def dtype_name(dtype: pa.DataType) -> str:
+    return next(name for name, known in TYPES.items() if known == dtype)
+
+
+def missing_beside(stats: Mapping[str, Mapping[str, ColumnStats]]) -> dict[str, dict[str, int]]:
+    """`Manifest.splits_missing` from the statistics by split and column."""
+    found = {
+        split: {name: column.missing for name, column in columns.items() if column.missing}
+        for split, columns in stats.items()
+        if split != "train"
+    }
+    return {split: missing for split, missing in found.items() if missing}
+
+
+def unseen_beside(stats: Mapping[str, Mapping[str, ColumnStats]]) -> dict[str, dict[str, list[object]]]:
+    """`Manifest.splits_unseen` from the statistics by split and column."""
+    found: dict[str, dict[str, list[object]]] = {}
+    for split, columns in stats.items():
+        for name, column in columns.items():
+            known, here = stats["train"][name].values, column.values
+            if split == "train" or known is None or here is None:
+                continue
+            seen = {value for value, _ in known}
+            unseen: list[object] = [
+                value for value, _ in here if value not in seen and not isinstance(value, float)
+            ]
+            if unseen:
+                found.setdefault(split, {})[name] = unseen[:MAX_UNSEEN_VALUES]
+    return found
+
+
 class Summary:
     """Statistics of one column, fed array by array.
 
@@ -78,6 +110,7 @@ class Summary:
         self._max = -math.inf
         self._is_number = False
         self._values: dict[object, int] | None = {} if lists_values else None
+        self._repeats = Repeats() if lists_values else None
 
     def add(self, cells: pa.Array) -> None:
         self._missing += cells.null_count
@@ -95,7 +128,9 @@ class Summary:
         if self._values is not None:
             values = sorted(self._values.items(), key=lambda item: item[0])  # type: ignore[arg-type,return-value]  # one type a column
         if not self._is_number:
-            return ColumnStats(count=self._count, missing=self._missing, values=values)
+            return ColumnStats(
+                count=self._count, missing=self._missing, values=values, repeats=self._repeats_beside(values)
+            )
         return ColumnStats(
             count=self._count,
             missing=self._missing,
@@ -104,7 +139,11 @@ class Summary:
             min=self._min,
             max=self._max,
             values=values,
+            repeats=self._repeats_beside(values),
         )
+
+    def _repeats_beside(self, values: list[tuple[object, int]] | None) -> list[tuple[int, int]] | None:
+        return self._repeats.result() if values is None and self._repeats is not None else None
 
     def _add_numbers(self, numbers: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> None:
         self._is_number = True
@@ -117,9 +156,15 @@ class Summary:
         self._max = max(self._max, float(numbers.max()))
 
     def _list_values(self, present: pa.Array) -> None:
-        if self._values is None:
+        if pa.types.is_floating(present.type):
+            self._repeats = None
+        if self._values is None and self._repeats is None:
             return
         counts = present.value_counts()
+        if self._repeats is not None:
+            self._repeats.add(counts)
+        if self._values is None:
+            return
         if len(counts) <= MAX_LISTED_VALUES:
             for value, count in zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True):
                 self._values[value] = self._values.get(value, 0) + count

@@ -10,37 +10,43 @@ from core.data.manifest import Manifest
 from core.errors import Invalid
 from workers.ingest import csv_text
 from workers.ingest.archives import Tree
-from workers.ingest.images import Row, write_images
+from workers.ingest.image_columns import Row
+from workers.ingest.images import write_images
 from workers.ingest.names import CSV_SUFFIXES, files_by_split, suffix_of
+from workers.ingest.options import ImageCsvOptions
 from workers.ingest.problems import Problems, row_pointer
+from workers.ingest.table_files import check_columns
 
 MAX_CSV_BYTES = 256 * 1024 * 1024
-#: Names of columns, where they are not to be guessed.
-OPTIONS = ("image_column", "label_column")
-LABEL_NAMES = frozenset({"label", "labels", "class", "class_name", "target", "category", "y"})
+#: What a label column is called; the first that is there is taken.
+LABEL_NAMES = ("label", "class", "target", "labels", "class_name", "category", "y")
+#: Columns of every dataset of images; no further column may be called so.
+RESERVED = ("image", "label", "file")
 
 # Rows looked at to find which column holds the paths.
 _SAMPLE_ROWS = 20
 
 
 class _Columns(NamedTuple):
+    """Where the columns stand; `others` are the further ones, by name."""
+
     path: int
     label: int
+    others: dict[str, int]
 
 
-def ingest(
-    tree: Tree, out: Path, image_column: str | None = None, label_column: str | None = None
-) -> Manifest:
-    """The columns are found by what they hold where they are not named."""
+def ingest(tree: Tree, out: Path, options: ImageCsvOptions) -> Manifest:
+    """The columns are found by what they hold and are called, where they are not named. Where there are more
+    than the two, all but the path are kept under their own names."""
     csvs = _csv_of_splits(tree)
     index = _Index(tree)
     problems = Problems()
-    rows = {
-        split: _read(tree, name, index, (image_column, label_column), problems)
-        for split, name in csvs.items()
-    }
+    others: dict[str, list[str]] = {}
+    rows = {}
+    for split, name in csvs.items():
+        rows[split], others[name] = _read(tree, name, index, options, problems)
     problems.raise_any()
-    return write_images(tree, rows, "image_csv", out)
+    return write_images(tree, rows, "image_csv", out, _agreed(others), options.label)
 
 
 def _csv_of_splits(tree: Tree) -> dict[str, str]:
@@ -51,16 +57,18 @@ def _csv_of_splits(tree: Tree) -> dict[str, str]:
 
 
 def _read(
-    tree: Tree, name: str, index: "_Index", named: tuple[str | None, str | None], problems: Problems
-) -> list[Row]:
+    tree: Tree, name: str, index: "_Index", options: ImageCsvOptions, problems: Problems
+) -> tuple[list[Row], list[str]]:
+    """The rows, and the names of the further columns."""
     if tree.sizes[name] > MAX_CSV_BYTES:
         raise Invalid(f"{name}: expected at most {MAX_CSV_BYTES} bytes", code="too_large")
     table = csv_text.parse(csv_text.decode(tree.read(name), name), name)
     folder = posixpath.dirname(name)
     if not table:
         raise Invalid(f"{name}: expected rows of path,label; the file is empty", code="empty_dataset")
-    has_header = any(named) or not any(index.find(cell, folder) for cell in table[0])
-    columns = _find_columns(name, table, has_header, folder, index, named)
+    is_named = options.image_column is not None or options.label_column is not None
+    has_header = is_named or not any(index.find(cell, folder) for cell in table[0])
+    columns = _find_columns(name, table, has_header, folder, index, options)
     rows = []
     for number, cells in enumerate(table[1:] if has_header else table, start=1):
         pointer = row_pointer(name, number)
@@ -74,8 +82,9 @@ def _read(
         elif file is None:
             problems.add(pointer, "missing_file", index.why_missing(path))
         else:
-            rows.append(Row(file, label, pointer))
-    return rows
+            others = tuple(cells[position] or None for position in columns.others.values())
+            rows.append(Row(file, label, pointer, others))
+    return rows, list(columns.others)
 
 
 def _find_columns(
@@ -84,31 +93,71 @@ def _find_columns(
     has_header: bool,
     folder: str,
     index: "_Index",
-    named: tuple[str | None, str | None],
+    options: ImageCsvOptions,
 ) -> _Columns:
-    first = table[0]
-    image_column, label_column = named
-    path = _position(name, first, image_column) if image_column else None
-    label = _position(name, first, label_column) if label_column else None
-    if path is None:
-        sample = table[1 : _SAMPLE_ROWS + 1] if has_header else table[:_SAMPLE_ROWS]
-        hits = [
-            sum(column < len(cells) and index.find(cells[column], folder) is not None for cells in sample)
-            for column in range(len(first))
-        ]
-        path = hits.index(max(hits))
-    if label is None:
-        others = [column for column in range(len(first)) if column != path]
-        called = [column for column in others if has_header and first[column].casefold() in LABEL_NAMES]
-        candidates = others if len(others) == 1 else called
-        if len(candidates) != 1:
+    header = table[0]
+    if options.image_column is not None:
+        path = _position(name, header, options.image_column)
+    else:
+        path = _path_position(table[1:] if has_header else table, len(header), folder, index)
+    if options.label_column is not None:
+        label = _position(name, header, options.label_column)
+    else:
+        label = _label_position(name, header, has_header, path)
+    return _Columns(path, label, _others(name, header, path, label) if has_header else {})
+
+
+def _path_position(rows: Sequence[Sequence[str]], num_columns: int, folder: str, index: "_Index") -> int:
+    """The column whose first cells name the most files."""
+    sample = rows[:_SAMPLE_ROWS]
+    hits = [
+        sum(column < len(cells) and index.find(cells[column], folder) is not None for cells in sample)
+        for column in range(num_columns)
+    ]
+    return hits.index(max(hits))
+
+
+def _label_position(name: str, header: Sequence[str], has_header: bool, path: int) -> int:
+    """The other of two columns; of several the one that is called so, else the first."""
+    others = [column for column in range(len(header)) if column != path]
+    if not others or (len(others) > 1 and not has_header):
+        raise Invalid(
+            f"{name}: expected a column of image paths and one of labels, or a header that names more; "
+            f"the first line is {', '.join(header)[:500]!r}",
+            code="bad_csv",
+        )
+    by_name = {header[column].casefold(): column for column in reversed(others)}
+    called = [by_name[known] for known in LABEL_NAMES if has_header and known in by_name]
+    return called[0] if called else others[0]
+
+
+def _others(name: str, header: Sequence[str], path: int, label: int) -> dict[str, int]:
+    """Further columns where they stand; a column without a name, as pandas' index has none, is left out."""
+    named = [column for column in range(len(header)) if column != path and header[column]]
+    if set(named) <= {label}:
+        return {}
+    kept = [column for column in named if (column, header[column]) != (label, "label")]
+    check_columns([header[column] for column in kept], name)
+    taken = sorted({header[column] for column in kept}.intersection(RESERVED))
+    if taken:
+        raise Invalid(
+            f"{name}: every dataset of images has columns {', '.join(RESERVED)} of its own; rename {taken}",
+            code="duplicate_column",
+        )
+    return {header[column]: column for column in kept}
+
+
+def _agreed(others: Mapping[str, list[str]]) -> list[str]:
+    """Further columns, the same in every file."""
+    (first, columns), *rest = others.items()
+    for name, found in rest:
+        if found != columns:
             raise Invalid(
-                f"{name}: expected a column of image paths and one of labels, got {', '.join(first)[:500]!r}"
-                '; name the label: options={"label_column": "…"}',
-                code="bad_csv",
+                f"expected the columns {columns} of {first} in {name}, in the same order, got {found}; "
+                "give all files the same columns",
+                code="column_mismatch",
             )
-        label = candidates[0]
-    return _Columns(path, label)
+    return columns
 
 
 def _position(name: str, header: Sequence[str], column: str) -> int:

@@ -6,7 +6,8 @@ from pathlib import Path
 from core.data.manifest import Manifest
 from core.errors import Invalid
 from workers.ingest.archives import Tree
-from workers.ingest.images import Row, write_images
+from workers.ingest.image_columns import Row
+from workers.ingest.images import write_images
 from workers.ingest.labels import sort_labels
 from workers.ingest.names import CSV_SUFFIXES, IMAGE_SUFFIXES, SIDE_SUFFIXES, split_of_folder, suffix_of
 from workers.ingest.problems import Problems, pointer_to

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +17,10 @@ from core.data.manifest import SPLIT_ORDER, Kind, Manifest
 from core.errors import Invalid
 from modelyard.specs import Feature
 from workers.ingest.archives import Tree
-from workers.ingest.labels import classes_of, counts_of
+from workers.ingest.columns import dtype_name, missing_beside, unseen_beside
+from workers.ingest.image_columns import Row, columns_of
 from workers.ingest.problems import Problems
 from workers.ingest.writer import BATCH_BYTES, MAX_BATCH_ROWS, ArrowWriter
-
-SCHEMA = pa.schema([("image", pa.binary()), ("label", pa.int64()), ("file", pa.string())])
 
 _MAX_LISTED_SIZES = 200
 _MAX_THREADS = 8
@@ -33,14 +32,6 @@ _CHUNK_BYTES = 8 * 1024 * 1024
 
 # C channels (3 until all are known to be grey), L levels of a pixel (256); histograms are [C, L]
 _LEVELS_L = np.arange(256, dtype=np.float64) / 255
-
-
-class Row(NamedTuple):
-    """`pointer` says where the row stands in the upload, for errors."""
-
-    file: str
-    label: str
-    pointer: str
 
 
 class _Checked(NamedTuple):
@@ -63,52 +54,67 @@ class _Seen:
     histogram: NDArray[np.int64] = field(default_factory=lambda: np.zeros((3, 256), np.int64))
 
 
-def write_images(tree: Tree, rows: Mapping[str, Sequence[Row]], format: str, out: Path) -> Manifest:
-    """Rows are written in the order given, split by split. Raises `Invalid` with up to
-    `problems.MAX_ERRORS` images that do not decode."""
+def write_images(
+    tree: Tree,
+    rows: Mapping[str, Sequence[Row]],
+    format: str,
+    out: Path,
+    others: Sequence[str] = (),
+    label: Literal["float", "class"] | None = "class",
+) -> Manifest:
+    """Rows are written in the order given, split by split; `others` and `label` as `columns_of` takes them.
+    Raises `Invalid` with up to `problems.MAX_ERRORS` images that do not decode."""
     splits = {split: rows[split] for split in SPLIT_ORDER if rows.get(split)}
-    classes = classes_of({split: [row.label for row in rows] for split, rows in splits.items()})
-    index = {label: position for position, label in enumerate(classes)}
+    columns = columns_of(splits, others, label)
+    beside = columns.batches["train"].schema
+    schema = pa.schema(
+        [("image", pa.binary()), beside.field("label"), ("file", pa.string()), *list(beside)[1:]]
+    )
     problems, seen = Problems(), _Seen()
-    with ArrowWriter(out, SCHEMA) as writer:
+    with ArrowWriter(out, schema) as writer:
         for split, split_rows in splits.items():
-            _write_split(tree, split_rows, split == "train", index, writer, seen, problems)
+            _write_split(tree, split_rows, columns.batches[split], split == "train", writer, seen, problems)
         problems.raise_any()
-    counts = {
-        split: counts_of((index[row.label] for row in rows), len(classes)) for split, rows in splits.items()
-    }
     mean_C, std_C = _channel_moments(seen)
     return Manifest(
         format=format,
         kind=Kind.IMAGES,
         splits={split: len(rows) for split, rows in splits.items()},
-        features={"image": Feature("uint8", _shape(seen)), "label": Feature("int64", [])},
+        features={
+            "image": Feature("uint8", _shape(seen)),
+            **{field.name: Feature(dtype_name(field.type), []) for field in beside},
+        },
         data_sha256=writer.sha256,
         data_bytes=writer.size_bytes,
-        classes=classes,
-        class_counts=counts,
+        classes=columns.classes,
+        class_counts=columns.class_counts,
         image_mode="L" if seen.all_grey else "RGB",
         image_sizes=[(*size, count) for size, count in seen.sizes.most_common(_MAX_LISTED_SIZES)],
         channel_mean=mean_C,
         channel_std=std_C,
+        columns=columns.stats["train"],
+        splits_missing=missing_beside(columns.stats),
+        splits_unseen=unseen_beside(columns.stats),
     )
 
 
 def _write_split(
     tree: Tree,
     rows: Sequence[Row],
+    columns: pa.RecordBatch,
     is_train: bool,
-    index: Mapping[str, int],
     writer: ArrowWriter,
     seen: _Seen,
     problems: Problems,
 ) -> None:
+    """`columns` has a row an image; after a problem nothing more is written."""
     images: list[_Checked] = []
-    gathered_bytes = 0
+    gathered_bytes = num_written = 0
     for checked in _check_all(tree, rows, is_train):
         if checked.problem is not None:
             message = f"{checked.row.file}: {checked.problem.detail}"
             problems.add(checked.row.pointer, checked.problem.code, message)
+        if problems.errors:
             continue
         seen.all_grey &= checked.is_grey
         seen.sizes[checked.height, checked.width] += 1
@@ -117,19 +123,21 @@ def _write_split(
         images.append(checked)
         gathered_bytes += len(checked.data)
         if gathered_bytes >= BATCH_BYTES or len(images) >= MAX_BATCH_ROWS:
-            writer.write(_batch(images, index))
+            writer.write(_batch(images, columns.slice(num_written, len(images)), writer.schema))
+            num_written += len(images)
             images, gathered_bytes = [], 0
-    if images:
-        writer.write(_batch(images, index))
+    if images and not problems.errors:
+        writer.write(_batch(images, columns.slice(num_written, len(images)), writer.schema))
 
 
-def _batch(images: Sequence[_Checked], index: Mapping[str, int]) -> pa.RecordBatch:
-    columns = [
-        pa.array([checked.data for checked in images], pa.binary()),
-        pa.array([index[checked.row.label] for checked in images], pa.int64()),
-        pa.array([checked.row.file for checked in images], pa.string()),
-    ]
-    return pa.record_batch(columns, schema=SCHEMA)
+def _batch(images: Sequence[_Checked], columns: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """`columns` are those of the same rows."""
+    known = {
+        "image": pa.array([checked.data for checked in images], pa.binary()),
+        "file": pa.array([checked.row.file for checked in images], pa.string()),
+    }
+    arrays = [known[name] if name in known else columns.column(name) for name in schema.names]
+    return pa.record_batch(arrays, schema=schema)
 
 
 def _check_all(tree: Tree, rows: Sequence[Row], with_histogram: bool) -> Iterator[_Checked]:

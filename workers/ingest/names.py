@@ -13,6 +13,8 @@ MAX_NAME_CHARACTERS = 1024
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif"})
 CSV_SUFFIXES = frozenset({".csv", ".tsv"})
 PARQUET_SUFFIXES = frozenset({".parquet", ".pq"})
+JSONL_SUFFIXES = frozenset({".jsonl", ".ndjson"})
+TABLE_SUFFIXES = CSV_SUFFIXES | PARQUET_SUFFIXES | JSONL_SUFFIXES
 ARRAY_SUFFIXES = frozenset({".npy"})
 #: Files beside the data that may stay in an archive unread.
 SIDE_SUFFIXES = frozenset({".txt", ".md", ".rst", ".html", ".pdf", ".json", ".yaml", ".yml", ".xml", ".cff"})
@@ -20,6 +22,7 @@ SIDE_SUFFIXES = frozenset({".txt", ".md", ".rst", ".html", ".pdf", ".json", ".ya
 _ARCHIVE_SUFFIXES = frozenset(
     {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".jar", ".npz"}
 )
+_IDX = re.compile(r"[.-]idx[0-9]{1,2}([.-](ubyte|byte|short|int|float|double))?(\.gz)?$", re.IGNORECASE)
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
 _PAPERS = frozenset({"readme", "license", "licence", "copying", "notice", "changelog", "authors", "citation"})
 _DRIVE = re.compile(r"^[A-Za-z]:")
@@ -97,7 +100,12 @@ def is_noise(name: str) -> bool:
 
 
 def is_archive(name: str) -> bool:
-    return suffix_of(name) in _ARCHIVE_SUFFIXES
+    return suffix_of(name) in _ARCHIVE_SUFFIXES and not is_idx(name)
+
+
+def is_idx(name: str) -> bool:
+    """Whether a file is called as MNIST's are: `train-images-idx3-ubyte`, `.` for `-`, perhaps `.gz`."""
+    return _IDX.search(name) is not None
 
 
 def split_of_folder(folder: str) -> str | None:

@@ -1,6 +1,6 @@
-"""Tables from CSV and Parquet, one file or one a split: types agreed over all files, then written."""
+"""Tables from CSV, Parquet and JSON lines, one file or one a split: types agreed over all, then written."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,8 +10,8 @@ from core.data.manifest import SPLIT_ORDER, Kind, Manifest
 from core.errors import Invalid
 from modelyard.specs import Feature
 from workers.ingest.archives import BareFile, Tree
-from workers.ingest.columns import TYPES, Summary, convert, narrow, unite
-from workers.ingest.names import CSV_SUFFIXES, PARQUET_SUFFIXES, SIDE_SUFFIXES, files_by_split, suffix_of
+from workers.ingest.columns import TYPES, Summary, convert, missing_beside, narrow, unite, unseen_beside
+from workers.ingest.names import SIDE_SUFFIXES, TABLE_SUFFIXES, files_by_split, suffix_of
 from workers.ingest.problems import Problems, pointer_to, row_pointer
 from workers.ingest.table_files import TableFile, open_table_file
 from workers.ingest.writer import ArrowWriter
@@ -20,34 +20,55 @@ MAX_ROWS = 100_000_000
 
 
 def ingest(tree: Tree, out: Path) -> Manifest:
-    """Every file is read twice: once to agree on types, once to write."""
+    return write_table(open_files(tree), out, "table")
+
+
+def open_files(tree: Tree) -> dict[str, TableFile]:
+    """One file a split, in the order train, val, test, all with the same columns."""
     found = {split: open_table_file(tree, name) for split, name in files_by_split(_names(tree)).items()}
     files = {split: found[split] for split in SPLIT_ORDER if split in found}
     if "train" not in files:
         raise Invalid(f"expected a training file, got only {', '.join(files)}", code="no_train_split")
-    columns = files["train"].columns
     for file in files.values():
         _check_same_columns(file, files["train"])
-    dtypes = _agree(files, columns)
-    summaries = {name: Summary() for name in columns}
+    return files
+
+
+def write_table(
+    files: Mapping[str, TableFile], out: Path, format: str, text_columns: Sequence[str] = ()
+) -> Manifest:
+    """Every file is read twice: once to agree on types, once to write."""
+    columns = files["train"].columns
+    dtypes = _agree(files, columns, text_columns)
+    summaries = {
+        split: {name: Summary(lists_values=name not in text_columns) for name in columns} for split in files
+    }
     splits: dict[str, int] = {}
     problems = Problems()
     with ArrowWriter(out, pa.schema([(name, TYPES[dtypes[name]]) for name in columns])) as writer:
         for split, file in files.items():
-            splits[split] = _write_file(file, dtypes, writer, summaries if split == "train" else {}, problems)
+            splits[split] = _write_file(file, dtypes, writer, summaries[split], problems)
         problems.raise_any()
         if not splits["train"]:
             raise Invalid(
                 f"{files['train'].name}: expected rows under the header, got none", code="empty_dataset"
             )
+    stats = {
+        split: {name: summary.result() for name, summary in found.items()}
+        for split, found in summaries.items()
+        if splits[split]
+    }
     return Manifest(
-        format="table",
+        format=format,
         kind=Kind.TABLE,
         splits={split: count for split, count in splits.items() if count},
         features={name: Feature(dtypes[name], []) for name in columns},
         data_sha256=writer.sha256,
         data_bytes=writer.size_bytes,
-        columns={name: summary.result() for name, summary in summaries.items()},
+        columns=stats["train"],
+        text_columns=list(text_columns),
+        splits_missing=missing_beside(stats),
+        splits_unseen=unseen_beside(stats),
     )
 
 
@@ -58,14 +79,14 @@ def _names(tree: Tree) -> list[str]:
     names = []
     for name in sorted(tree.sizes):
         suffix = suffix_of(name)
-        if suffix in CSV_SUFFIXES | PARQUET_SUFFIXES:
+        if suffix in TABLE_SUFFIXES:
             names.append(name)
         elif suffix not in SIDE_SUFFIXES:
-            message = f"{name} is neither CSV nor Parquet; remove it, or say format=image_csv for images"
+            message = f"{name} is no CSV, Parquet or JSONL; remove it, or say format=image_csv for images"
             problems.add(pointer_to(name), "unexpected_file", message)
     problems.raise_any()
     if not names:
-        raise Invalid("expected a CSV or Parquet file, found none", code="empty_dataset")
+        raise Invalid("expected a CSV, Parquet or JSONL file, found none", code="empty_dataset")
     return names
 
 
@@ -80,17 +101,20 @@ def _check_same_columns(file: TableFile, train: TableFile) -> None:
         )
 
 
-def _agree(files: Mapping[str, TableFile], columns: list[str]) -> dict[str, str]:
-    """One type a column over all files; a column without any value is a string."""
+def _agree(
+    files: Mapping[str, TableFile], columns: Sequence[str], text_columns: Sequence[str]
+) -> dict[str, str]:
+    """One type a column over all files; a column without any value, and one of free text, is a string."""
     text: dict[str, str | None] = dict.fromkeys(columns)
     stored: dict[str, str | None] = dict.fromkeys(columns)
     for file in files.values():
         for name, dtype in file.dtypes.items():
             stored[name] = unite(name, stored[name], dtype)
-        if any(dtype is None for dtype in file.dtypes.values()):
+        untyped = {name for name, dtype in file.dtypes.items() if dtype is None}.difference(text_columns)
+        if untyped:
             for batch in file.batches():
-                for name, cells in zip(batch.schema.names, batch.columns, strict=True):
-                    text[name] = narrow(text[name], cells)
+                for name in untyped:
+                    text[name] = narrow(text[name], batch.column(name))
     return {name: unite(name, stored[name], text[name]) or "string" for name in columns}
 
 
@@ -109,7 +133,7 @@ def _write_file(
             cells = _converted(batch.column(name), dtype, name, file.name)
             _check_finite(cells, name, file.name, num_rows, problems)
             columns.append(cells)
-            if name in summaries and not problems.errors:
+            if not problems.errors:
                 summaries[name].add(cells)
         num_rows += batch.num_rows
         if num_rows > MAX_ROWS:

@@ -1,8 +1,8 @@
-"""One file of a table, CSV or Parquet, read in batches of bounded size."""
+"""One file of a table, CSV, Parquet or JSON lines, read in batches of bounded size."""
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Protocol
 
 import pyarrow as pa
@@ -13,20 +13,21 @@ import pyarrow.parquet as pq
 from core.errors import Invalid
 from workers.ingest import csv_text
 from workers.ingest.archives import Tree
+from workers.ingest.cells import BLOCK_BYTES, plain, trimmed
+from workers.ingest.jsonl_file import JsonlFile, looks_like_jsonl
 from workers.ingest.problems import Problems, row_pointer
 
 MAX_COLUMNS = 10_000
 MAX_COLUMN_NAME_CHARACTERS = 1000
-MAX_CELL_BYTES = 1024 * 1024
 
-# A row must fit into one block.
-_BLOCK_BYTES = 8 * 1024 * 1024
 _PARQUET_ROWS = 16_384
 _PARQUET_MAGIC = b"PAR1"
+_HEAD_BYTES = 64 * 1024
 
 
 class TableFile(Protocol):
-    """`dtypes` holds what a column is stored as; None where the file says only text, as a CSV does."""
+    """`dtypes` holds what a column is stored as; None where the file says only text, as a CSV does, or
+    nothing at all; such a column comes as strings."""
 
     name: str
     columns: list[str]
@@ -39,9 +40,15 @@ class TableFile(Protocol):
 
 def open_table_file(tree: Tree, name: str) -> TableFile:
     with tree.open(name) as file:
-        is_parquet = file.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC
-    table_file = ParquetFile(tree, name) if is_parquet else CsvFile(tree, name)
-    _check_columns(table_file.columns, name)
+        head = file.read(_HEAD_BYTES)
+    table_file: TableFile
+    if head.startswith(_PARQUET_MAGIC):
+        table_file = ParquetFile(tree, name)
+    elif looks_like_jsonl(head):
+        table_file = JsonlFile(tree, name)
+    else:
+        table_file = CsvFile(tree, name)
+    check_columns(table_file.columns, name)
     return table_file
 
 
@@ -50,7 +57,7 @@ class CsvFile:
         self.name = name
         self._tree = tree
         with tree.open(name) as file:
-            first_line = file.readline(_BLOCK_BYTES)
+            first_line = file.readline(BLOCK_BYTES)
         text = csv_text.decode(first_line, name).rstrip("\r\n")
         self._delimiter = csv_text.sniff_delimiter(text)
         self.columns = _header(text, self._delimiter, name)
@@ -72,7 +79,7 @@ class CsvFile:
                 reader = pa_csv.open_csv(
                     file,
                     pa_csv.ReadOptions(
-                        use_threads=False, block_size=_BLOCK_BYTES, column_names=self.columns, skip_rows=1
+                        use_threads=False, block_size=BLOCK_BYTES, column_names=self.columns, skip_rows=1
                     ),
                     pa_csv.ParseOptions(
                         delimiter=self._delimiter, newlines_in_values=True, invalid_row_handler=refuse
@@ -84,7 +91,7 @@ class CsvFile:
                     ),
                 )
                 for batch in reader:
-                    yield _trimmed(batch, self.name)
+                    yield trimmed(batch, self.name)
             except pa.ArrowInvalid as error:
                 problems.raise_any()
                 raise _bad_csv(self.name, error) from error
@@ -131,10 +138,10 @@ class ParquetFile:
         try:
             for batch in self._file.iter_batches(_PARQUET_ROWS, use_threads=False):
                 columns = [
-                    pc.cast(_plain(column), pa.string()) if self.dtypes[field.name] == "string" else column
+                    pc.cast(plain(column), pa.string()) if self.dtypes[field.name] == "string" else column
                     for field, column in zip(batch.schema, batch.columns, strict=True)
                 ]
-                yield _trimmed(pa.record_batch(columns, names=self.columns), self.name)
+                yield trimmed(pa.record_batch(columns, names=self.columns), self.name)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise _bad_parquet(self.name, error) from error
 
@@ -163,7 +170,8 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _check_columns(columns: list[str], name: str) -> None:
+def check_columns(columns: Sequence[str], name: str) -> None:
+    """Raises `Invalid` where a name is missing, too long or there twice, or where there are too many."""
     if len(columns) > MAX_COLUMNS:
         raise Invalid(f"{name}: expected at most {MAX_COLUMNS} columns, got {len(columns)}", code="too_large")
     for position, column in enumerate(columns, start=1):
@@ -185,7 +193,7 @@ def _check_columns(columns: list[str], name: str) -> None:
         )
 
 
-def _has_twins(columns: list[str]) -> bool:
+def _has_twins(columns: Sequence[str]) -> bool:
     return len(set(columns)) < len(columns)
 
 
@@ -213,34 +221,12 @@ def _dtype_of(field: pa.Field, name: str) -> str:
     )
 
 
-def _plain(column: pa.Array) -> pa.Array:
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-
-
-def _trimmed(batch: pa.RecordBatch, name: str) -> pa.RecordBatch:
-    columns = []
-    for field, column in zip(batch.schema, batch.columns, strict=True):
-        cells = _plain(column)
-        if pa.types.is_string(cells.type):
-            longest = pc.max(pc.binary_length(cells)).as_py() or 0
-            if longest > MAX_CELL_BYTES:
-                raise Invalid(
-                    f"{name}: expected at most {MAX_CELL_BYTES} bytes a cell, "
-                    f"column {field.name!r} has {longest}",
-                    code="too_large",
-                )
-            cells = pc.utf8_trim_whitespace(cells)
-            cells = pc.if_else(pc.equal(cells, ""), pa.scalar(None, pa.string()), cells)
-        columns.append(cells)
-    return pa.record_batch(columns, names=batch.schema.names)
-
-
 def _bad_csv(name: str, error: Exception) -> Invalid:
     if "UTF8" in str(error):
         return csv_text.not_utf8(name, "a cell")
     if "straddling" in str(error):
         return Invalid(
-            f"{name}: expected at most {_BLOCK_BYTES} bytes a row; is a quote left open?", code="bad_csv"
+            f"{name}: expected at most {BLOCK_BYTES} bytes a row; is a quote left open?", code="bad_csv"
         )
     return Invalid(f"{name}: {error}; correct the file", code="bad_csv")
 

@@ -1,0 +1,97 @@
+"""Columns as `prepare` takes them, from Arrow or from row objects; what is wrong with a row object."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.data.prepare.dates import EXAMPLE, is_date
+from core.data.prepare.fitted import Columns, FittedColumn
+from core.data.targets import column_kind
+
+
+def columns_from_arrow(table: Any, names: Sequence[str]) -> Columns:
+    """From a pyarrow Table (or a slice of one)."""
+    result: dict[str, NDArray[Any]] = {}
+    for name in names:
+        column = table.column(name)
+        if column_kind(str(column.type).replace("large_", "")) == "string":
+            result[name] = np.array(column.to_pylist(), dtype=object)
+        else:
+            numbers = column.cast("float64", safe=False)  # integers over 2**53 are rounded, as JSON's are
+            result[name] = numbers.to_numpy(zero_copy_only=False).astype(np.float64)
+    return result
+
+
+def columns_from_rows(rows: Sequence[Mapping[str, Any]], fitted: Sequence[FittedColumn]) -> Columns:
+    """From row objects that passed `check_row`."""
+    return {
+        column.name: np.array(
+            [_missing(column) if row.get(column.name) is None else row[column.name] for row in rows],
+            dtype=object if column.kind == "string" else np.float64,
+        )
+        for column in fitted
+    }
+
+
+def check_row(row: object, fitted: Sequence[FittedColumn]) -> str | None:
+    """What is wrong with a row object a client sent; None where nothing is."""
+    if not isinstance(row, Mapping):
+        return f"expected an object of column to value, got {type(row).__name__}"
+    names = {column.name for column in fitted}
+    unknown = sorted(set(map(str, row)) - names)
+    if unknown:
+        return f"unknown columns {unknown}; the model takes {sorted(names)}"
+    for column in fitted:
+        value = row.get(column.name)
+        if value is None and column.may_be_missing:
+            continue
+        wrong = _wrong(column, value)
+        if wrong is not None:
+            return wrong
+    return None
+
+
+def _wrong(column: FittedColumn, value: Any) -> str | None:
+    name = repr(column.name)
+    match column.kind, value:
+        case _, None:
+            return f"{name} is missing and the training rows had it always"
+        case "string", str():
+            if column.is_date and not is_date(value):
+                return f"{name}: expected an ISO 8601 date such as {EXAMPLE}, got {value[:50]!r}"
+            return None if _is_unicode(value) else f"{name}: expected text, got half of a surrogate pair"
+        case "string", _:
+            return f"{name}: expected a string, got {type(value).__name__}"
+        case "bool", bool():
+            return None
+        case "bool", _:
+            return f"{name}: expected true or false, got {type(value).__name__}"
+        case "number", int() | float() if not isinstance(value, bool):
+            if _is_finite(value):
+                return None
+            return f"{name}: expected a finite number, got one that float64 cannot hold"
+        case _:
+            return f"{name}: expected a number, got {type(value).__name__}"
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer of over 308 digits
+        return False
+
+
+def _is_unicode(value: str) -> bool:
+    """JSON may escape a surrogate without its other half, which is no character."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _missing(column: FittedColumn) -> float | None:
+    return None if column.kind == "string" else float("nan")

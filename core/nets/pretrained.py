@@ -1,0 +1,155 @@
+"""Pretrained weights into an architecture: torchvision's own, or a `state_dict` that a user uploaded.
+
+The head (the last module with parameters) may have another number of classes; it then keeps its first
+weights. All else must fit to the name and the shape.
+"""
+
+import pickle
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+
+from core.nets import artifacts
+from core.nets.components import architectures
+from core.nets.components.layers import GRAPH, PARALLEL, RESIDUAL, SEQUENTIAL
+from core.nets.modules.graph import key_of
+
+Component = dict[str, Any]
+
+FETCH_TIMEOUT_S = 60.0
+#: Auxiliary heads of googlenet and inception_v3: they only train, and are not built here.
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+
+
+class WeightsMismatch(Exception):
+    """The weights can't be had, or are not those of the architecture."""
+
+
+def load_pretrained(net: nn.Module, model: Component, files: Mapping[str, Path], cache: Path) -> list[str]:
+    """Loads what the components of a resolved model ask for; `files` are local uploads by id. Returns the
+    names of the parameters that keep their first values, because the number of classes differs. Raises
+    WeightsMismatch."""
+    kept: list[str] = []
+    for path, component in architectures_in(model):
+        if component["weights"] is not None:
+            state = _state_of(component, files, cache)
+            kept += [
+                f"{path}.{name}".lstrip(".") for name in _load(net.get_submodule(path), component, state)
+            ]
+    return kept
+
+
+def architectures_in(model: Component, path: str = "") -> Iterator[tuple[str, Component]]:
+    """Each architecture of a model with the name of its module."""
+    kind = model["type"]
+    if kind in architectures.NAMES:
+        yield path, model
+    children: list[tuple[str, Component]] = []
+    if kind == SEQUENTIAL:
+        children = [(str(place), child) for place, child in enumerate(model["layers"])]
+    elif kind == RESIDUAL:
+        for word in ("layers", "shortcut"):
+            children += [(f"{word}.{place}", child) for place, child in enumerate(model[word] or [])]
+    elif kind == PARALLEL:
+        children = [(f"branches.{place}", child) for place, child in enumerate(model["branches"])]
+    elif kind == GRAPH:
+        children = list({key_of(node): node for node in reversed(model["nodes"])}.items())[::-1]
+    for name, child in children:
+        yield from architectures_in(child, f"{path}.{name}" if path else name)
+
+
+def _state_of(component: Component, files: Mapping[str, Path], cache: Path) -> dict[str, Tensor]:
+    kind, weights = component["type"], component["weights"]
+    if weights == "DEFAULT":
+        return _fetch_default(kind, cache)
+    path = files.get(weights["upload"])
+    if path is None:
+        raise WeightsMismatch(
+            f"the upload {weights['upload']} with the weights of {kind} is gone: upload it again"
+        )
+    try:
+        state = artifacts.load(path)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise WeightsMismatch(
+            f"the upload {weights['upload']} is no state_dict that torch.load(weights_only=True) reads: save "
+            "it with torch.save(model.state_dict(), …)"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsMismatch(
+            f"the upload {weights['upload']} holds no state_dict (names to tensors): save it with "
+            "torch.save(model.state_dict(), …)"
+        )
+    return state
+
+
+def _fetch_default(kind: str, cache: Path) -> dict[str, Tensor]:
+    """torchvision's best weights, from the cache or the network; the file name carries their hash."""
+    chosen = models.get_model_weights(kind).DEFAULT
+    folder = cache / "hub" / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(FETCH_TIMEOUT_S)
+    try:
+        state: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
+            chosen.url,
+            model_dir=str(folder),
+            map_location="cpu",
+            progress=False,
+            check_hash=True,
+            weights_only=True,
+        )
+    except (URLError, OSError) as error:
+        name = chosen.url.rsplit("/", 1)[-1]
+        raise WeightsMismatch(
+            f"the weights DEFAULT of {kind} could not be fetched from {chosen.url} ({error}): a worker needs "
+            f"the network for them. Without one, put {name} into {folder}, or upload a state_dict and say "
+            '{"upload": "<its id>"}'
+        ) from error
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise WeightsMismatch(f"the weights fetched from {chosen.url} are damaged: {error}") from error
+    finally:
+        socket.setdefaulttimeout(before)
+    return state
+
+
+def _load(module: nn.Module, component: Component, state: dict[str, Tensor]) -> list[str]:
+    kind = component["type"]
+    state = {name: value for name, value in state.items() if not name.startswith(_AUXILIARY)}
+    expected = module.state_dict()
+    missing = sorted(expected.keys() - state.keys())
+    extra = sorted(state.keys() - expected.keys())
+    if missing or extra:
+        lacks = f" it lacks {_some(missing)};" if missing else ""
+        has = f" it also has {_some(extra)};" if extra else ""
+        raise WeightsMismatch(
+            f"these are not the weights of {kind}:{lacks}{has} expected {len(expected)} names"
+        )
+    differing = [name for name in expected if expected[name].shape != state[name].shape]
+    head = _head(module)
+    wrong = [name for name in differing if name.rpartition(".")[0] != head]
+    if wrong:
+        name = wrong[0]
+        raise WeightsMismatch(
+            f"these are not the weights of {kind}: {name} is {list(state[name].shape)}, expected "
+            f"{list(expected[name].shape)}"
+        )
+    # A head of another size is left whole: half of one fits nothing.
+    kept = [name for name in expected if differing and name.rpartition(".")[0] == head]
+    module.load_state_dict({name: value for name, value in state.items() if name not in kept}, strict=False)
+    return kept
+
+
+def _head(module: nn.Module) -> str:
+    """The name of the module that holds the last parameter."""
+    names: list[str] = [name.rpartition(".")[0] for name, _ in module.named_parameters()]
+    return names[-1]
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f", … ({len(names)})" if len(names) > 3 else "")

@@ -1,0 +1,11 @@
+"""What torch and torchvision raise for values they refuse."""
+
+REFUSALS = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    AssertionError,
+    ArithmeticError,
+)

@@ -1,0 +1,1 @@
+"""A small CNN on folders of JPEGs, mirrored at random and normalised."""

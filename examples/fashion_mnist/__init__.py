@@ -1,0 +1,1 @@
+"""The PyTorch quickstart's NeuralNetwork on Fashion-MNIST's own files."""

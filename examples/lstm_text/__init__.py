@@ -1,0 +1,1 @@
+"""An LSTM that reads a sentence and says which library it documents."""

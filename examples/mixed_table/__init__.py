@@ -1,0 +1,1 @@
+"""A table of numbers, strings, dates and missing values."""

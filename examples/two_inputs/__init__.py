@@ -1,0 +1,1 @@
+"""A Graph with two inputs: numbers and text about the same thing."""

@@ -1,0 +1,48 @@
+"""What becomes of uploads that nobody needs: their rows, then their bytes."""
+
+import asyncio
+
+import structlog
+
+from core.db.engines import AsyncDatabase
+from core.db.models import utc_now
+from core.db.statements import uploads
+from core.storage import Storage
+
+#: Collected at one look.
+MAX_COLLECTED = 100
+
+log = structlog.stdlib.get_logger()
+
+
+async def collect_expired(database: AsyncDatabase, storage: Storage) -> None:
+    """Two services that do it at once do no harm."""
+    async with database.read() as session:
+        expired = list(await session.scalars(uploads.expired(utc_now(), MAX_COLLECTED)))
+    for upload_id in expired:
+        if await remove_upload(database, storage, upload_id, only_expired=True):
+            log.info("upload_collected", upload=upload_id)
+
+
+async def remove_upload(
+    database: AsyncDatabase, storage: Storage, upload_id: str, *, only_expired: bool
+) -> bool:
+    """False where a job that has not ended reads it, or where another piece has come since."""
+    async with database.write() as session:
+        row = (await session.scalars(uploads.lock_upload(upload_id))).one_or_none()
+        if row is None or (only_expired and row.expires_at > utc_now()):
+            return False
+        # After the lock: a job that names the upload locks it too before it is written.
+        used = (await session.execute(uploads.read_by_jobs())).all()
+        if any(upload_id in (upload_ids or ()) for _, upload_ids in used):
+            return False
+        await session.execute(uploads.forget_pieces(upload_id))
+        await session.execute(uploads.delete_upload(upload_id))
+        await session.commit()
+    await asyncio.to_thread(_delete_all, storage, f"uploads/{upload_id}")
+    return True
+
+
+def _delete_all(storage: Storage, prefix: str) -> None:
+    for key in list(storage.list(prefix)):
+        storage.delete(key)

@@ -1,0 +1,105 @@
+"""What a complete upload is used for: a dataset of its bytes, or the weights that a job starts from."""
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+from uuid import uuid4
+
+import msgspec
+from litestar import Response
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from core.db.models import Upload as Row
+from core.db.statements import uploads as statements
+from core.errors import Invalid
+from core.faults import fault, join
+from modelyard.specs import DatasetUpload, ProblemError
+from modelyard.specs.datasets import Format
+from service import resumable
+from service.idempotency import Once
+from service.parts import Parts
+from service.spool import Spooled, require_free, spool_folder
+from service.uploads import Upload, accept
+
+
+async def accept_upload(parts: Parts, owner: str, asked: DatasetUpload, once: Once) -> Response[Any]:
+    """202 and a new version, or 200 and the newest one where it holds these bytes. The upload stays, so that
+    it may be named again. Raises Invalid where it is unknown or not complete."""
+    formats = get_args(Format)
+    if asked.format not in formats:
+        message = f"format: expected one of {', '.join(formats)}, got {asked.format[:100]!r}"
+        raise Invalid(f"{message}.", errors=[ProblemError("/format", "invalid", message)])
+    async with parts.database.read() as session:
+        row = await resumable.find_upload(session, owner, asked.upload)
+    if (wrong := _wrong(row, asked.upload)) is not None or row is None:
+        one = ProblemError("/upload", "unknown_upload", f"{wrong}.")
+        raise Invalid(f"{wrong}.", code="unknown_upload", errors=[one])
+    spooled = Spooled(await asyncio.to_thread(_copied, parts, row), row.length, str(row.sha256))
+    return await accept(parts, owner, Upload(asked.name, asked.format, {}, row.filename), spooled, once)
+
+
+def names_upload(body: bytes) -> bool:
+    """Whether the JSON of a new dataset speaks of an upload; what is wrong with it is told later."""
+    try:
+        return msgspec.json.decode(body, type=_Kind).upload is not msgspec.UNSET
+    except (msgspec.DecodeError, RecursionError):
+        return False
+
+
+class _Kind(msgspec.Struct):
+    upload: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+def uploads_of(spec: dict[str, Any]) -> list[str]:
+    """The uploads that a checked job reads, each once."""
+    return sorted({upload_id for _, upload_id in _named(spec.get("model"), "/model")})
+
+
+async def require_uploads(session: AsyncSession, owner: str, spec: dict[str, Any]) -> None:
+    """Locks what the job reads until the transaction ends. Raises Invalid with a pointer to each upload that
+    is unknown or not complete."""
+    errors: list[ProblemError] = []
+    for pointer, upload_id in sorted(_named(spec.get("model"), "/model"), key=lambda named: named[1]):
+        row = (await session.scalars(statements.lock_upload(upload_id))).one_or_none()
+        wrong = _wrong(row if row is not None and row.owner == owner else None, upload_id)
+        if wrong is not None:
+            fault(errors, pointer, "unknown_upload", f"{wrong}.")
+    if errors:
+        raise Invalid(f"The spec can't run: {errors[0].message}", errors=errors)
+
+
+def _wrong(row: Row | None, upload_id: str) -> str | None:
+    if row is None:
+        return f"you have no upload {upload_id[:100]!r}; it may have expired: send the bytes again"
+    if row.sha256 is None:
+        return f"{row.id} is not complete: {row.offset} of {row.length} bytes have come; send the rest"
+    return None
+
+
+def _named(value: object, pointer: str) -> Iterator[tuple[str, str]]:
+    """Every `"weights": {"upload": …}` below a component."""
+    if isinstance(value, list):
+        for place, item in enumerate(value):
+            yield from _named(item, join(pointer, place))
+    elif isinstance(value, dict):
+        weights = value.get("weights")
+        if isinstance(weights, dict) and isinstance(weights.get("upload"), str):
+            yield join(pointer, "weights", "upload"), weights["upload"]
+        for key, item in value.items():
+            yield from _named(item, join(pointer, key))
+
+
+def _copied(parts: Parts, row: Row) -> Path:
+    """A dataset has bytes of its own: neither goes with the other."""
+    folder = spool_folder(parts.settings.scratch())
+    folder.mkdir(parents=True, exist_ok=True)
+    require_free(folder, parts.settings.min_free_bytes + row.length)
+    path = folder / f"{uuid4().hex}.part"
+    try:
+        shutil.copyfile(parts.storage.fetch(resumable.data_key(row.id)), path)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return path

@@ -1,0 +1,14 @@
+"""Imported by the fork server alone: what a plan needs, paid once, so that each child has it at its birth."""
+
+import gc
+
+import torch
+
+import service.helper
+import service.planner  # noqa: F401 - what the children run and answer
+from core.nets.warm import warm
+
+torch.set_num_threads(1)  # a process that forks must have no threads of its own
+warm()
+gc.collect()
+gc.freeze()  # the children share these pages for as long as nobody writes to them
