@@ -8,14 +8,18 @@ SERVER := $(VENV)/server.stamp
 DEV := $(VENV)/dev.stamp
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
+# The oldest torch that we take has a house of its own.
+MIN_VENV := .venv-torch-min
+MIN_DEV := $(MIN_VENV)/dev.stamp
+
 # Threads of torch that wait for each other sleep: beside other busy processes spinning is many times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-deep check reference fix
+.PHONY: help demo up test test-deep test-torch-min check reference fix
 
 help: ## say what each target does
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-10s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-14s %s\n", $$1, $$2}'
 
 demo: $(SERVER) ## train a small CNN on scikit-learn's digits and ask it, over HTTP
 	$(BIN)/python -m examples.digits.demo
@@ -28,6 +32,9 @@ test: $(DEV) ## run the whole suite but its long tests, at most 10 minutes on tw
 
 test-deep: $(DEV) ## run the long tests
 	$(BIN)/pytest tests -m deep
+
+test-torch-min: $(MIN_DEV) ## run what touches torch (unit and numerics) on the oldest torch that is taken, 2.11
+	$(MIN_VENV)/bin/pytest tests/unit tests/numerics -m 'not deep' -n 2 --dist loadgroup
 
 check: $(DEV) ## format, lint, types, import contracts; changes nothing
 	$(BIN)/ruff format --check
@@ -51,6 +58,15 @@ $(DEV): pyproject.toml constraints.txt | $(MADE)
 	@echo "installing the server and its tests; the first time takes some minutes (torch is large)"
 	$(INSTALL) '.[server,demo,dev]'
 	@touch $(SERVER) $@
+
+# What torch pins for itself is left to it; all else is as constraints.txt pins it.
+$(MIN_DEV): pyproject.toml constraints.txt constraints-torch-min.txt | $(MADE)
+	@echo "installing the oldest torch beside the newest; this takes some minutes and 6 GB"
+	$(PYTHON) -m venv $(MIN_VENV)
+	grep -vE '^((torch|torchvision|triton|setuptools)==|(cuda|nvidia)-)' constraints.txt > $(MIN_VENV)/constraints.txt
+	$(MIN_VENV)/bin/python -m pip install --quiet --constraint $(MIN_VENV)/constraints.txt \
+	  --constraint constraints-torch-min.txt --editable '.[server,demo,dev]'
+	@touch $@
 
 $(MADE):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -5,13 +5,13 @@ Bytes of tensors, on a CPU and in fp32. A step has three times at which much is 
 
     P + S + max(pass, G + x + scratch, G + 2 x)
 
-- pass: the net forward, the loss, and backward. Saved activations grow on the way forward; on the way back they
-  go as gradients G of the parameters come, beside the gradients of two layers' outputs. So the highest point
-  is at the turn for a net with large images, and near the first layer, or at a wide head, for one with many
-  parameters. It isn't computed by a formula: `LiveTensors` watches that pass on the meta device, where each
-  storage is born and dies as it does in training and has no bytes. A storage that tensors share counts once.
-- the optimizer's step: all gradients, the batch x (inputs and targets, which the loop holds), and what the step
-  computes for one parameter at a time (`trial.try_step`).
+- pass: the net forward, the loss, and backward. Saved activations grow on the way forward; on the way back
+  they go as gradients G of the parameters come, beside the gradients of two layers' outputs. So the highest
+  point is at the turn for a net with large images, and near the first layer, or at a wide head, for one with
+  many parameters. It isn't computed by a formula: `LiveTensors` watches that pass on the meta device, where
+  each storage is born and dies as it does in training and has no bytes. One that tensors share counts once.
+- the optimizer's step: all gradients, the batch x (inputs and targets, which the loop holds), and what the
+  step computes for one parameter at a time (`trial.try_step`).
 - the next batch is made while the last one and all gradients are still there.
 
 Not counted: what a kernel takes and gives back within one operation, the dataset itself, transforms.
@@ -44,12 +44,10 @@ def tensor_bytes(tensor: Tensor) -> int:
 
 
 class LiveTensors(QuickMeta):
-    """Within it, `now` is the bytes of all storages born in it that live, `peak` the most there were. Those of
-    `known` tensors aren't counted. `size` of the first tensor that shows a storage is the storage's."""
+    """Within it, `now` is the bytes of all storages born in it that live, `peak` the most there were. Those
+    of `known` tensors aren't counted. `size` of the first tensor that shows a storage is the storage's."""
 
-    def __init__(
-        self, known: Iterable[Tensor] = (), size: Callable[[Tensor], int] = tensor_bytes
-    ) -> None:
+    def __init__(self, known: Iterable[Tensor] = (), size: Callable[[Tensor], int] = tensor_bytes) -> None:
         super().__init__()
         self.now = self.peak = 0
         self._size = size

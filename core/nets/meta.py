@@ -10,7 +10,7 @@ from types import NotImplementedType
 from typing import Any
 
 import torch
-from torch import Tensor, _VF
+from torch import _VF, Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
 
-#: Bytes that oneDNN keeps for the gradient of an LSTM, for each step, row and unit: its four gates, states and
+#: Bytes that oneDNN keeps for the gradient of an LSTM, for each step, row and unit: its gates, its states and
 #: their differences (seen: 60.8 to 61.8 on sizes that need little padding).
 _LSTM_WORKSPACE_BYTES = 61
 
@@ -151,7 +151,14 @@ def _layer_norm(
 
 
 def _layer_norm_backward(
-    grad: Tensor, x: Tensor, shape: Sequence[int], a: Any, b: Any, weight: Any, bias: Any, mask: Sequence[bool]
+    grad: Tensor,
+    x: Tensor,
+    shape: Sequence[int],
+    a: Any,
+    b: Any,
+    weight: Any,
+    bias: Any,
+    mask: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     return _wanted(mask, x, x.new_empty(shape), x.new_empty(shape))
 
@@ -168,7 +175,7 @@ def _as_first(x: Tensor, *_: Any, **__: Any) -> Tensor:
 def _as_both(a: Tensor, b: Any, **_: Any) -> Tensor | NotImplementedType:
     """Of equal tensors; torch knows how others are broadcast and promoted."""
     alike = isinstance(b, Tensor) and a.shape == b.shape and a.dtype == b.dtype and b.is_meta
-    return torch.empty_like(a) if alike and a.is_contiguous() else NotImplemented
+    return torch.empty_like(a) if alike else NotImplemented
 
 
 def _itself(x: Tensor, *_: Any, **__: Any) -> Tensor:

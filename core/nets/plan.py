@@ -7,6 +7,7 @@ default or raises with all errors at once. No file, no row, no network.
 from typing import Any
 
 import msgspec
+import torch
 from msgspec import Struct
 
 from core.data.manifest import Manifest
@@ -16,13 +17,14 @@ from core.errors import Invalid
 from core.faults import MAX_ERRORS, MAX_MESSAGE, fault, join
 from core.nets import registry
 from core.nets.advice import advise
-from core.nets.build import Component
+from core.nets.build import Component, build_loss, build_net
 from core.nets.clock import Clock
 from core.nets.decode import decode_struct
-from core.nets.freezing import check_freezing, freezing_of, is_frozen, trained_names
+from core.nets.freezing import begin_epoch, check_freezing, freezing_of, is_frozen, trained_names
 from core.nets.inplace import check_inplace
 from core.nets.intake import Intake, resolve_intake
-from core.nets.memory import SavedTensors, step_bytes
+from core.nets.memory import OptimizerBytes, step_bytes
+from core.nets.meta import QuickMeta
 from core.nets.metrics import check_metrics, metric_name
 from core.nets.objective import check_loss, check_output, outputs_per_row, resolve_loss
 from core.nets.optimization import advise_learning_rate, check_groups, check_optimizer
@@ -84,7 +86,7 @@ class _Training(Struct, frozen=True):
     initialize: list[Component]
     scheduler: Component | None
     clock: Clock
-    state_bytes: int
+    optimizer_bytes: OptimizerBytes
 
 
 def check(raw: object, source: Source, *, max_parameters: int = MAX_PARAMETERS) -> Checked:
@@ -94,8 +96,8 @@ def check(raw: object, source: Source, *, max_parameters: int = MAX_PARAMETERS) 
     parts = _check_parts(raw, source.manifest, errors, warnings)
     if parts is None:
         raise _invalid(errors)
-    with SavedTensors() as saved:
-        walked = _walk(parts, source.manifest, max_parameters, saved, errors)
+    with QuickMeta():
+        walked = _walk(parts, source.manifest, max_parameters, errors)
     training = _check_training(parts, walked, errors) if walked is not None else None
     if walked is not None and not errors:
         check_inplace(walked.model, tuple(x for _, x in parts.intake.meta_batch(parts.batch)), errors)
@@ -114,11 +116,7 @@ def check(raw: object, source: Source, *, max_parameters: int = MAX_PARAMETERS) 
         trainable=walked.trainable,
         steps_per_epoch=training.clock.steps_per_epoch,
         steps=training.clock.total("step"),
-        memory_bytes=step_bytes(
-            [module for _, module in walked.modules],
-            saved.bytes_without(walked.tensors),
-            training.state_bytes,
-        ),
+        memory_bytes=_memory_bytes(parts, walked, source.manifest, training.optimizer_bytes),
         estimated_seconds=None,
         warnings=warnings,
     )
@@ -186,12 +184,10 @@ def _training_rows(
 
 
 def _walk(
-    parts: _Parts, manifest: Manifest, max_parameters: int, saved: SavedTensors, errors: list[ProblemError]
+    parts: _Parts, manifest: Manifest, max_parameters: int, errors: list[ProblemError]
 ) -> Walked | None:
-    """The net on meta up to its loss, so that `saved` holds what autograd keeps of a batch."""
+    """The net on meta up to its loss."""
     batch = parts.intake.meta_batch(parts.batch)
-    for _, x in batch:
-        saved.note(x)
     freezing = freezing_of(parts.spec)
     walked = walk(
         parts.model,
@@ -205,8 +201,6 @@ def _walk(
         return None
     target = check_output(parts.loss, parts.targets, manifest, walked.output, walked.end, errors)
     if target is not None:
-        for output in walked.outputs:
-            saved.note(output)
         check_loss(parts.loss, parts.targets, walked.output, target, errors)
     return walked
 
@@ -231,12 +225,24 @@ def _check_training(parts: _Parts, walked: Walked, errors: list[ProblemError]) -
     check_groups(parts.optimizer, trained, errors)
     if errors:
         return None
-    state_bytes = try_step(parts.optimizer, {name: parameters[name].shape for name in trained}, errors)
+    optimizer_bytes = try_step(parts.optimizer, {name: parameters[name].shape for name in trained}, errors)
     scheduler = parts.scheduler
     if scheduler is not None and not errors:
         monitored = ["train_loss", "val_loss", *(f"val_{metric_name(metric)}" for metric in parts.metrics)]
         scheduler = try_schedule(scheduler, parts.optimizer, trained, clock, monitored, errors)
-    return _Training(initialize, scheduler, clock, state_bytes)
+    return _Training(initialize, scheduler, clock, optimizer_bytes)
+
+
+def _memory_bytes(parts: _Parts, walked: Walked, manifest: Manifest, optimizer: OptimizerBytes) -> int:
+    """Of a step when as much trains as ever will: what thaws stays thawed."""
+    inputs = tuple(x for _, x in parts.intake.meta_batch(parts.batch))
+    target = check_output(parts.loss, parts.targets, manifest, walked.output, walked.end, [])
+    assert target is not None, "the output was checked"
+    with QuickMeta(), torch.device("meta"):
+        net = build_net(walked.model)
+        loss = build_loss(parts.loss, is_one_hot=parts.targets.is_one_hot)
+    begin_epoch(net, freezing_of(parts.spec), parts.spec.trainer.epochs - 1)
+    return step_bytes(net, loss, inputs, target, optimizer)
 
 
 def _resolved(parts: _Parts, walked: Walked, training: _Training, dataset: str) -> dict[str, Any]:

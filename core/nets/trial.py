@@ -1,7 +1,8 @@
 """One real step of optimizer and schedule on a handful of numbers, so that torch says what it refuses."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -10,6 +11,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from core.faults import fault, first_line
 from core.nets.clock import Clock
 from core.nets.matching import listed
+from core.nets.memory import LiveTensors, OptimizerBytes
 from core.nets.optimization import SMALL, Component, grouped, make_optimizer, small_parameter
 from core.nets.refusals import REFUSALS
 from core.nets.schedules import build_scheduler, resolve_schedule, tree
@@ -20,26 +22,34 @@ MAX_TRIED_STEPS = 1000
 MAX_TRIED_RATES = 20_000
 
 
-def try_step(optimizer: Component, shapes: Mapping[str, Sequence[int]], errors: list[ProblemError]) -> int:
-    """How many bytes of state the optimizer keeps for parameters of these shapes, by name; those that torch
-    refuses are noted. Nothing of their size is allocated: each number of dimensions is tried once."""
-    size_bytes = 0
+def try_step(
+    optimizer: Component, shapes: Mapping[str, Sequence[int]], errors: list[ProblemError]
+) -> OptimizerBytes:
+    """What the optimizer keeps and what its step holds for parameters of these shapes, by name; those that
+    torch refuses are noted. Nothing of their size is allocated: each number of dimensions is tried once."""
+    state_bytes = scratch_bytes = 0
     for component, names, pointer in grouped(optimizer, shapes):
         if not _suits(component, {name: shapes[name] for name in names}, pointer, errors):
             continue
         for dims in {len(shapes[name]) for name in names}:
             parameter = small_parameter(dims)
+            alike = [shapes[name] for name in names if len(shapes[name]) == dims]
+            # Computed for one parameter after the other, but with `foreach` for all at once.
+            at_once = alike if component.get("foreach") else [max(alike, key=math.prod)]
+            known = [parameter, *([] if parameter.grad is None else [parameter.grad])]
             try:
                 made = make_optimizer(component, [(component, [parameter])])
-                made.step()
+                with LiveTensors(known, partial(_grown_to, shapes=at_once)) as live:
+                    made.step()
             except REFUSALS as error:
                 message = f"torch refuses {component['type']}: {first_line(error)}."
                 fault(errors, pointer, "invalid_value", message)
                 break
+            scratch_bytes = max(scratch_bytes, live.peak - live.now)
             state = [value for value in made.state[parameter].values() if isinstance(value, Tensor)]
-            for shape in (shapes[name] for name in names if len(shapes[name]) == dims):
-                size_bytes += sum(_grown_bytes(value, shape) for value in state)
-    return size_bytes
+            for shape in alike:
+                state_bytes += sum(_grown_bytes(value, shape) for value in state)
+    return OptimizerBytes(state_bytes, scratch_bytes)
 
 
 def try_schedule(
@@ -78,6 +88,10 @@ def _suits(
     )
     fault(errors, pointer, "shape", message)
     return False
+
+
+def _grown_to(state: Tensor, shapes: Iterable[Sequence[int]]) -> int:
+    return sum(_grown_bytes(state, shape) for shape in shapes)
 
 
 def _grown_bytes(state: Tensor, shape: Sequence[int]) -> int:

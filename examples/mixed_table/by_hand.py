@@ -6,6 +6,7 @@ python -m examples.mixed_table.by_hand sun.zip
 import csv
 import io
 import sys
+import warnings
 import zipfile
 from datetime import date
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.compose import ColumnTransformer
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.impute import SimpleImputer
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -27,7 +29,9 @@ def train(archive: Path, epochs: int = 20, seed: int = 0) -> tuple[Pipeline, flo
         (64, 64), alpha=0, batch_size=32, learning_rate_init=0.003, max_iter=epochs, tol=0, random_state=seed
     )
     pipeline = make_pipeline(columns, net)
-    pipeline.fit(*read(archive, "train"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # so many epochs and no more are meant
+        pipeline.fit(*read(archive, "train"))
     return pipeline, float(pipeline.score(*read(archive, "test")))
 
 

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from core.data.manifest import Manifest
 from tests import transforms
+from tests.attempts import ROWS as TEXTS
 from tests.attempts import VALIDATION, Component, arrays, c, generator, seq, table, texts
 from tests.components.example import LINEAR, ROWS, Example
 
@@ -45,7 +46,8 @@ def of_columns(step: Component) -> Example:
 
 def of_text(*steps: Component, **fields: Any) -> Example:
     model = seq(c("EmbeddingBag", embedding_dim=4), c("Linear", out_features=2))
-    return Example({"prepare": list(steps), "model": model}, texts, **fields)
+    spec = {"prepare": list(steps), "model": model, "trainer": {"batch_size": TEXTS}}
+    return Example(spec, texts, **fields)
 
 
 PREPARE: dict[str, Example] = {

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from tests.attempts import ROWS as TEXTS
 from tests.attempts import TEXT_STEPS, Component, arrays, c, seq, texts
 from tests.components.example import ROWS, Example
 
@@ -22,7 +23,8 @@ def over(shape: list[int], kind: str, plain: Make | None = None, **keywords: obj
 
 def of_text(kind: str, plain: Make, **keywords: object) -> Example:
     model = seq(c(kind, **keywords), c("Flatten"), c("Linear", out_features=2))
-    return Example({"prepare": TEXT_STEPS, "model": model}, texts, plain, prefix="0.")
+    spec = {"prepare": TEXT_STEPS, "model": model, "trainer": {"batch_size": TEXTS}}
+    return Example(spec, texts, plain, prefix="0.")
 
 
 def of_two(kind: str, plain: Make | None = None, *, width: int = 8, **keywords: object) -> Example:
@@ -71,8 +73,9 @@ def windows() -> dict[str, Example]:
             found[f"{kind}{n}d"] = over(shape, f"{kind}{n}d", padding=1)
         found[f"ConstantPad{n}d"] = over(shape, f"ConstantPad{n}d", padding=1, value=0.5)
         found[f"Dropout{n}d"] = over(shape, f"Dropout{n}d", p=0.3)
-    for n, shape in ((2, IMAGE), (3, VOLUME)):
-        found[f"FractionalMaxPool{n}d"] = over(shape, f"FractionalMaxPool{n}d", kernel_size=2, output_size=3)
+    # Sizes for which windows would be drawn.
+    found["FractionalMaxPool2d"] = over(IMAGE, "FractionalMaxPool2d", kernel_size=2, output_size=5)
+    found["FractionalMaxPool3d"] = over(VOLUME, "FractionalMaxPool3d", kernel_size=2, output_size=4)
     return found
 
 

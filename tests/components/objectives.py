@@ -78,10 +78,14 @@ _KEYWORDS: dict[str, Component] = {
     "CriticalSuccessIndex": {"threshold": 0.1},
     "MinkowskiDistance": {"p": 3.0},
 }
+#: Of quantities above -1, answered with such.
+_COUNTED = {"model": LINEAR, "initialize": [c("zeros_")]}
 
 
 def metric(name: str) -> Example:
     """Measured after the step on the split `val`."""
+    if name == "MeanSquaredLogError":
+        return Example(_COUNTED | {"metrics": [c(name, name="asked")]}, counts)
     for prefix, example in (
         (MULTICLASS, classification()),
         (BINARY, classification(2)),

@@ -5,7 +5,7 @@ from typing import Literal
 from torch import nn
 
 from core.nets.components.family import Extra, Family, Holds, Override, Size
-from core.nets.modules import attention, containers, operations, recurrent
+from core.nets.modules import attention, containers, operations, pooling, recurrent
 
 SEQUENTIAL = "Sequential"
 RESIDUAL = "Residual"
@@ -146,6 +146,8 @@ FAMILY = Family(
         "RNN": recurrent.RNN,
         "LSTM": recurrent.LSTM,
         "GRU": recurrent.GRU,
+        "FractionalMaxPool2d": pooling.FractionalMaxPool2d,
+        "FractionalMaxPool3d": pooling.FractionalMaxPool3d,
         "MultiheadAttention": attention.MultiheadAttention,
         "PositionalEncoding": attention.PositionalEncoding,
         "add": operations.add,
@@ -191,7 +193,7 @@ FAMILY = Family(
         "*.dtype": "the trainer's precision decides",
         "*.return_indices": "it makes the output a tuple, which no next layer takes",
         "*.sparse": "optimizers here take dense gradients",
-        "*.mode": "it says which of RNN, LSTM and GRU it is",
+        **{f"{name}.mode": "the type says which it is" for name in ("RNN", "LSTM", "GRU")},
         "*._weight": "it is torch's own way in; weights come from `initialize` or a checkpoint",
         "*._freeze": "`freeze` says which parameters stay",
         "*._random_samples": "it is for torch's own tests",
@@ -199,8 +201,11 @@ FAMILY = Family(
         "*.mask_check": "no mask is given",
         "*.custom_encoder": "a Graph joins an encoder and a decoder of any kind",
         "*.custom_decoder": "a Graph joins an encoder and a decoder of any kind",
-        "*.max_norm": "it writes into the weights during the forward pass, which no gradient sees",
-        "*.norm_type": "it belongs to max_norm",
+        **{
+            f"{name}.{word}": "max_norm writes into the weights during the forward pass, which no gradient sees"
+            for name in ("Embedding", "EmbeddingBag")
+            for word in ("max_norm", "norm_type")
+        },
         "EmbeddingBag.include_last_offset": "bags here are the rows of a batch",
         "Hardtanh.min_value": "torch has deprecated it for min_val",
         "Hardtanh.max_value": "torch has deprecated it for max_val",
