@@ -19,8 +19,8 @@ from core.errors import Invalid
 from core.faults import first_line
 from core.nets import artifacts, build, plugins
 from core.nets.artifacts import VersionManifest
-from core.nets.forms import REFUSALS
 from core.nets.readout import HOLDS, Outputs, Readout, read_out
+from core.nets.refusals import REFUSALS
 from core.nets.transforms import Pipeline
 from modelyard.specs import Prediction, Problem, ScoredLabel
 

@@ -1,4 +1,4 @@
-"""Which uploads a spec names, and where their bytes lie. No torch: the supervisor and the sweep ask too."""
+"""Which uploads a spec names, and where their bytes lie. No torch: service and supervisor ask."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,10 +10,10 @@ def upload_key(upload_id: str) -> str:
 
 
 def uploads_in(spec: Any, pointer: str = "") -> Iterator[tuple[str, str]]:
-    """JSON pointer and id of every `{"upload": id}` in a spec's components."""
+    """JSON pointer to the id, and the id, of every `{"upload": id}` in a spec's components."""
     if isinstance(spec, dict):
         if set(spec) == {"upload"} and isinstance(spec["upload"], str):
-            yield pointer, spec["upload"]
+            yield f"{pointer}/upload", spec["upload"]
             return
         for word, value in spec.items():
             yield from uploads_in(value, f"{pointer}/{word}")

@@ -1,8 +1,7 @@
-"""What a complete upload is used for: a dataset of its bytes, or the weights that a job starts from."""
+"""What a complete upload is used for: a dataset of its bytes, or a file that a job reads."""
 
 import asyncio
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 from uuid import uuid4
@@ -14,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from core.db.models import Upload as Row
 from core.db.statements import uploads as statements
 from core.errors import Invalid
-from core.faults import fault, join
+from core.faults import fault
+from core.uploads import upload_key, uploads_of
 from modelyard.specs import DatasetUpload, ProblemError
 from modelyard.specs.datasets import Format
 from service import resumable
@@ -52,16 +52,11 @@ class _Kind(msgspec.Struct):
     upload: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-def uploads_of(spec: dict[str, Any]) -> list[str]:
-    """The uploads that a checked job reads, each once."""
-    return sorted({upload_id for _, upload_id in _named(spec.get("model"), "/model")})
-
-
 async def require_uploads(session: AsyncSession, owner: str, spec: dict[str, Any]) -> None:
     """Locks what the job reads until the transaction ends. Raises Invalid with a pointer to each upload that
     is unknown or not complete."""
     errors: list[ProblemError] = []
-    for pointer, upload_id in sorted(_named(spec.get("model"), "/model"), key=lambda named: named[1]):
+    for pointer, upload_id in sorted(uploads_of(spec).items(), key=lambda named: named[1]):
         row = (await session.scalars(statements.lock_upload(upload_id))).one_or_none()
         wrong = _wrong(row if row is not None and row.owner == owner else None, upload_id)
         if wrong is not None:
@@ -78,19 +73,6 @@ def _wrong(row: Row | None, upload_id: str) -> str | None:
     return None
 
 
-def _named(value: object, pointer: str) -> Iterator[tuple[str, str]]:
-    """Every `"weights": {"upload": …}` below a component."""
-    if isinstance(value, list):
-        for place, item in enumerate(value):
-            yield from _named(item, join(pointer, place))
-    elif isinstance(value, dict):
-        weights = value.get("weights")
-        if isinstance(weights, dict) and isinstance(weights.get("upload"), str):
-            yield join(pointer, "weights", "upload"), weights["upload"]
-        for key, item in value.items():
-            yield from _named(item, join(pointer, key))
-
-
 def _copied(parts: Parts, row: Row) -> Path:
     """A dataset has bytes of its own: neither goes with the other."""
     folder = spool_folder(parts.settings.scratch())
@@ -98,7 +80,7 @@ def _copied(parts: Parts, row: Row) -> Path:
     require_free(folder, parts.settings.min_free_bytes + row.length)
     path = folder / f"{uuid4().hex}.part"
     try:
-        shutil.copyfile(parts.storage.fetch(resumable.data_key(row.id)), path)
+        shutil.copyfile(parts.storage.fetch(upload_key(row.id)), path)
     except BaseException:
         path.unlink(missing_ok=True)
         raise

@@ -19,6 +19,7 @@ from core.db.models import Upload, UploadPiece, utc_now
 from core.db.statements import uploads
 from core.errors import Conflict, Malformed, NotFound, TooLarge
 from core.storage import Storage
+from core.uploads import upload_key
 from modelyard import specs
 from service.collection import remove_upload
 from service.parts import Parts
@@ -26,11 +27,6 @@ from service.spool import PIECE_BYTES, Spooled, require_free, spool, spool_folde
 
 #: From the last piece that came; a job that has not ended keeps what it reads beyond it.
 KEPT = timedelta(hours=24)
-
-
-def data_key(upload_id: str) -> str:
-    """Where a complete upload stands in storage; workers know it too."""
-    return f"uploads/{upload_id}/data"
 
 
 async def create(parts: Parts, owner: str, asked: specs.UploadRequest) -> Upload:
@@ -170,7 +166,7 @@ def _join(parts: Parts, row: Upload, keys: list[str]) -> str:
                         whole.write(data)
         if path.stat().st_size != row.length:
             raise FileNotFoundError(f"the pieces of {row.id}")
-        parts.storage.adopt(data_key(row.id), path)
+        parts.storage.adopt(upload_key(row.id), path)
     finally:
         path.unlink(missing_ok=True)
     return digest.hexdigest()

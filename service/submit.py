@@ -13,11 +13,12 @@ from core.db.models import Dataset, Job, utc_now
 from core.db.statements import datasets, jobs, workers
 from core.errors import Conflict, ModelyardError
 from core.nets.plan import Checked
+from core.uploads import uploads_of
 from modelyard import specs
 from modelyard.specs import JobState, Wanted
 from service import planner
 from service.estimates import work_of
-from service.from_upload import require_uploads, uploads_of
+from service.from_upload import require_uploads
 from service.idempotency import Once, in_flight
 from service.parts import Parts
 from service.planner import wrong_dataset
@@ -164,7 +165,7 @@ def _row(owner: str, submission: Submission, pool: str) -> Job:
         pool=pool,
         priority=spec["priority"],
         dataset_id=submission.dataset.id,
-        upload_ids=uploads_of(spec),
+        upload_ids=sorted(set(uploads_of(spec).values())),
         spec=spec,
         work=work_of(submission.checked, _rows_of(submission.dataset)),
         warnings=plan.warnings,

@@ -93,6 +93,8 @@ def resolve_targets(
     target = _resolve_target(spec, manifest, errors)
     transforms = decode_transforms(spec.target_transform, errors)
     if target == []:
+        if spec.inputs is not None:
+            _resolve_inputs(spec.inputs, [], [], manifest, errors)
         return None
     names = [target] if isinstance(target, str) else target or []
     inputs = _resolve_inputs(spec.inputs, names, _beside(spec), manifest, errors)
@@ -111,7 +113,8 @@ def resolve_targets(
         case "multilabel":
             classes = _resolve_labels(names, manifest, errors)
         case "regression":
-            _check_numbers(names, transforms, manifest, errors)
+            pointer = "/task" if spec.task else "/loss" if spec.loss else "/target"
+            _check_numbers(names, transforms, manifest, errors, pointer)
             check_range(str((spec.loss or {}).get("type")), names, transforms, manifest, errors)
     return Targets(task, target, inputs, classes, transforms) if len(errors) == before else None
 
@@ -341,15 +344,23 @@ def _resolve_labels(names: list[str], manifest: Manifest, errors: list[ProblemEr
 
 
 def _check_numbers(
-    names: list[str], transforms: list[TargetTransform], manifest: Manifest, errors: list[ProblemError]
+    names: list[str],
+    transforms: list[TargetTransform],
+    manifest: Manifest,
+    errors: list[ProblemError],
+    pointer: str = "/target_transform",
 ) -> None:
     for name in names:
         feature = manifest.features[name]
         if is_labelled(name, manifest) or feature.dtype == "string":
-            what = "regression" if not starts_from_numbers(transforms) else "target_transform"
-            pointer = "/task" if what == "regression" else "/target_transform"
-            message = f"{show(name)} holds class labels: {what} needs numbers; choose another target."
-            fault(errors, pointer, "wrong_task", message)
+            is_own = not starts_from_numbers(transforms)
+            message = (
+                f"{show(name)} holds class labels: {'regression' if is_own else 'target_transform'} needs "
+                "numbers; choose another target."
+            )
+            if pointer == "/loss":
+                message += ' For numbers in place of classes say "target_transform": [{"type": "OneHot"}].'
+            fault(errors, pointer if is_own else "/target_transform", "wrong_task", message)
         elif feature.shape and (len(names) > 1 or binning(transforms) is not None):
             message = f"{show(name)} holds {feature.shape} values a row, and one is taken; choose another."
             fault(errors, "/target", "wrong_task", message)

@@ -74,8 +74,11 @@ def load(path: Path) -> Any:
 
 
 def plain_state_dict(net: nn.Module) -> dict[str, Tensor]:
-    """On the CPU, keys as in a plain script."""
-    return {name: tensor.detach().cpu() for name, tensor in net.state_dict().items()}
+    """On the CPU, keys as in a plain script. It stays torch's own kind of dict, whose versions of modules some
+    of torchvision's nets ask for when they load it."""
+    state: dict[str, Tensor] = net.state_dict()
+    state.update({name: tensor.detach().cpu() for name, tensor in state.items()})
+    return state
 
 
 def read_manifest(path: Path) -> VersionManifest:

@@ -24,6 +24,7 @@ from core.nets.components.transforms import (
     RANDOM_ORDER,
     Size,
 )
+from core.nets.refusals import REFUSALS
 from core.nets.transforms import Component, fact_of, held, is_random
 from modelyard.specs import ProblemError
 
@@ -31,17 +32,6 @@ from modelyard.specs import ProblemError
 
 #: The largest image that may come out of a transform, reach one that keeps the size, or reach the net.
 MAX_PIXELS = 2048 * 2048
-
-#: What torch and torchvision raise for values they refuse.
-REFUSALS = (
-    RuntimeError,
-    ValueError,
-    TypeError,
-    IndexError,
-    KeyError,
-    AssertionError,
-    ArithmeticError,
-)
 
 #: What keeps height and width is tried on a corner of this side.
 _CORNER = 64

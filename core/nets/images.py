@@ -9,7 +9,7 @@ from core.data.images import is_channels_last
 from core.data.manifest import Kind, Manifest
 from core.faults import fault, join
 from core.nets import registry
-from core.nets.forms import MAX_PIXELS, REFUSALS, Form, Tracer, form_of
+from core.nets.forms import MAX_PIXELS, Form, Tracer, form_of
 from core.nets.mixing import check_mixing
 from core.nets.transforms import (
     Component,
@@ -24,8 +24,6 @@ from core.nets.transforms import (
 )
 from modelyard.specs import ProblemError
 from modelyard.specs.jobspec import Transforms
-
-__all__ = ["REFUSALS", "Images", "image_shapes", "resolve_images"]
 
 # C channels, H height, W width
 

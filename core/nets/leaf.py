@@ -12,7 +12,7 @@ from core.faults import fault, first_line, join
 from core.nets import registry
 from core.nets.build import build_net
 from core.nets.components import architectures
-from core.nets.components.facts import ARITY, INPUT_DIMS, TAKES_INDICES
+from core.nets.components.facts import ARITY, BROADCASTS, ELEMENTWISE, INPUT_DIMS, TAKES_INDICES
 from core.nets.refusals import REFUSALS
 from core.nets.registry import Entry
 from core.nets.work import work_of
@@ -131,14 +131,19 @@ class Leaves:
         least, most = ARITY.get(kind, (1, 1))
         if not least <= len(xs) <= most:
             wanted = f"{least}" if least == most else f"{least} to {most}"
-            message = f"{kind} takes {wanted} inputs; {len(xs)} came. A Graph gives a node several."
+            noun = "input" if most == 1 else "inputs"
+            message = f"{kind} takes {wanted} {noun}; {len(xs)} came. A Graph gives a node several."
             self.stop(pointer, "inputs", message)
         self.check_dim(component, xs[0], pointer)
-        dims = INPUT_DIMS.get(kind)
+        dims = (4,) if is_architecture(component) else INPUT_DIMS.get(kind)
         for x in xs:
             if dims is not None and x.dim() not in dims:
-                wanted = " or ".join(_AXES[n] for n in dims)
+                is_sequence = dims == (3,) and not kind.endswith(("1d", "Fold"))
+                wanted = "[batch, steps, features]" if is_sequence else " or ".join(_AXES[n] for n in dims)
                 message = f"{kind} expects {wanted}; {list(x.shape)} came{self._origin()}."
+                self.stop(pointer, "shape", message)
+            if x.dim() < 2 and kind not in ELEMENTWISE:
+                message = f"{kind} expects [batch, features] at least; {list(x.shape)} came{self._origin()}."
                 self.stop(pointer, "shape", message)
             if kind in TAKES_INDICES and x.dtype != torch.int64:
                 message = f"{kind} looks up indices (text as tokens); numbers came{self._origin()}."
@@ -146,6 +151,9 @@ class Leaves:
             if kind not in TAKES_INDICES and x.dtype == torch.int64:
                 message = f"{kind} takes numbers; tokens came{self._origin()}. Put an Embedding before it."
                 self.stop(pointer, "wrong_kind", message)
+        if kind in BROADCASTS and len({x.dim() for x in xs}) > 1:
+            message = f"{kind} takes inputs of equally many dimensions; {_shapes(xs)} came."
+            self.stop(pointer, "shape", message)
 
     def _fill(self, entry: Entry, component: Component, xs: tuple[Tensor, ...], pointer: str) -> Component:
         sizes: Component = {}
@@ -167,6 +175,12 @@ class Leaves:
                     f"Set {name} to {size}, or leave it out."
                 )
                 self.stop(pointer, "shape", message)
+            if isinstance(given, list) and len(given) >= xs[0].dim():
+                message = (
+                    f"{component['type']} acts over {name}={given} of {list(xs[0].shape)}, the batch among "
+                    "them; take the first out."
+                )
+                self.stop(join(pointer, name), "shape", message)
             sizes[name] = given
         sizes |= self._fill_from_data(component, xs, pointer)
         merged = component | sizes

@@ -31,14 +31,21 @@ def full_matches(pattern: str, names: Iterable[str]) -> list[str]:
     return [name for name in names if compiled.fullmatch(name)]
 
 
+def check_pattern(pattern: str, pointer: str, errors: list[ProblemError]) -> None:
+    """That it is one; what it matches isn't known yet."""
+    try:
+        full_matches(pattern, [])
+    except BadPattern as error:
+        _no_pattern(pattern, error, pointer, errors)
+
+
 def check_matches(pattern: str, names: Iterable[str], pointer: str, errors: list[ProblemError]) -> list[str]:
     """`full_matches` for a plan: a pattern that is none, or that matches nothing, is an error."""
     names = list(names)
     try:
         found = full_matches(pattern, names)
     except BadPattern as error:
-        message = f"{show(pattern)} is no regular expression of RE2: {error}. Mend the pattern."
-        fault(errors, pointer, "invalid_pattern", message)
+        _no_pattern(pattern, error, pointer, errors)
         return []
     if not found:
         hint = "A pattern matches whole names: end it with .* to match all that begin alike."
@@ -51,3 +58,8 @@ def listed(names: list[str]) -> str:
     """`0.weight, 0.bias, … (12 in all)`"""
     shown = ", ".join(name[:100] for name in names[:_MAX_SHOWN_NAMES]) or "(there are none)"
     return shown if len(names) <= _MAX_SHOWN_NAMES else f"{shown}, … ({len(names)} in all)"
+
+
+def _no_pattern(pattern: str, error: BadPattern, pointer: str, errors: list[ProblemError]) -> None:
+    message = f"{show(pattern)} is no regular expression of RE2: {error}. Mend the pattern."
+    fault(errors, pointer, "invalid_pattern", message)

@@ -25,7 +25,7 @@ import torch
 from msgspec import Struct
 from torch import Tensor, nn
 
-from core.nets.meta import AsOnCpu, QuickMeta
+from core.nets.meta import QuickMeta
 from core.nets.objective import meet
 
 # B rows in the batch
@@ -43,7 +43,7 @@ def tensor_bytes(tensor: Tensor) -> int:
     return tensor.untyped_storage().nbytes()
 
 
-class LiveTensors(QuickMeta):
+class LiveTensors(QuickMeta):  # type: ignore[no-untyped-call]  # torch leaves it untyped
     """Within it, `now` is the bytes of all storages born in it that live, `peak` the most there were. Those
     of `known` tensors aren't counted. `size` of the first tensor that shows a storage is the storage's."""
 
@@ -96,9 +96,8 @@ def step_bytes(
     with LiveTensors(known=held) as live:
         live.note((*inputs, targets))
         try:
-            with AsOnCpu():
-                outputs = net(*inputs)
-                loss_mean = loss(outputs, meet(outputs, targets))
+            outputs = net(*inputs)
+            loss_mean = loss(outputs, meet(outputs, targets))
             del outputs
             loss_mean.backward()
             peak, after = live.peak, live.now

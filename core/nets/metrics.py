@@ -113,6 +113,13 @@ def types_of(task: Task, *, is_binary: bool = False) -> dict[str, str]:
     return found | {word: found[short] for word, (short, _) in ALIASES.items() if short in found}
 
 
+def known_words() -> set[str]:
+    """All that some task's metric may be called."""
+    tasks: tuple[Task, ...] = ("classification", "multilabel", "regression")
+    binary = types_of("classification", is_binary=True)
+    return {word for task in tasks for word in (*NAMES[task], *types_of(task))} | set(binary)
+
+
 def _values_per_answer(targets: Targets, manifest: Manifest) -> int:
     if targets.classes is not None:
         return len(targets.classes)

@@ -14,7 +14,7 @@ from core.data.targets import Targets
 from core.data.tasks import DEFAULT_LOSSES
 from core.faults import fault, first_line, join
 from core.nets import registry
-from core.nets.forms import REFUSALS
+from core.nets.refusals import REFUSALS
 from core.nets.transforms import Component, fact_of, held, is_mixing
 from modelyard.specs import ProblemError
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from core.data.manifest import Manifest
+from core.data.manifest import Kind, Manifest
 from core.data.targets import Targets
 from core.data.tasks import DEFAULT_LOSSES, PAIR_LOSSES
 from core.faults import fault, first_line
@@ -178,6 +178,8 @@ def _single_targets(
                 return target
             each = "one score a class" if values > 1 else "the score of the second"
             subject = f"A classifier of {len(targets.classes or [])} classes ends with {wanted}, {each}"
+            if values > 1 and manifest.kind is Kind.TABLE and output.numel() == rows:
+                subject += ' (for a quantity say "task": "regression")'
         case "multilabel":
             if shape == wanted:
                 return torch.empty(wanted, dtype=torch.float32, device="meta")
@@ -190,6 +192,8 @@ def _single_targets(
             names = ", ".join(repr(name) for name in targets.names[:5])
             each = "a mean and a variance" if is_gaussian else "one value"
             subject = f"A regression of {names} ends with {wanted}, {each} for each of {values} values a row"
-    hint = " Put a Flatten before the last Linear." if len(shape) > len(wanted) else ""
+    hint = f" Give it {wanted[-1]} output{'s' if wanted[-1] > 1 else ''}."
+    if len(shape) > len(wanted):
+        hint = " Put a Flatten before the last Linear."
     fault(errors, pointer, "shape", f"{subject}; this layer gives {shape}.{hint}")
     return None

@@ -17,7 +17,7 @@ from core.nets import registry
 from core.nets.components.schedulers import SET_RATES
 from core.nets.joint import JointOptimizer
 from core.nets.lower import lift
-from core.nets.matching import check_matches, full_matches, listed
+from core.nets.matching import check_matches, check_pattern, full_matches, listed
 from core.nets.refusals import REFUSALS
 from core.nets.schedules import tree
 from modelyard.specs import ProblemError
@@ -172,6 +172,8 @@ def _check_group(group: object, kind: object, pointer: str, errors: list[Problem
             f"match is a pattern of 1 to {_MAX_MATCH} characters for parameter names; {show(match)} came."
         )
         fault(errors, join(pointer, "match"), "invalid_value" if "match" in group else "missing", message)
+    else:
+        check_pattern(match, join(pointer, "match"), errors)
     keywords = {name: value for name, value in group.items() if name != "match"}
     if _GROUPS in keywords:
         fault(

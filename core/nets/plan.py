@@ -10,6 +10,7 @@ import msgspec
 import torch
 from msgspec import Struct
 
+from core.data.elsewhere import check_elsewhere
 from core.data.manifest import Manifest
 from core.data.splits import resolve_split
 from core.data.targets import Targets, resolve_targets
@@ -29,6 +30,7 @@ from core.nets.metrics import check_metrics, metric_name
 from core.nets.objective import check_loss, check_output, outputs_per_row, resolve_loss
 from core.nets.optimization import advise_learning_rate, check_groups, check_optimizer
 from core.nets.sampling import check_sampler, rows_per_epoch
+from core.nets.spelling import check_data_words, check_parameter_words
 from core.nets.starting import check_initialize, parameters_of
 from core.nets.steps import steps_per_epoch
 from core.nets.trial import try_schedule, try_step
@@ -40,8 +42,6 @@ from modelyard.specs import JobSpec, Plan, ProblemError, ResolvedTransforms
 MAX_PARAMETERS = 2_000_000_000
 #: `/v1/models/stats` is no model.
 RESERVED_NAME = "stats"
-#: What an optimizer is tried on where the net's own parameters may never be known.
-_ANY_PARAMETER = {"weight": (2, 2)}
 
 
 class Source(Struct, frozen=True):
@@ -98,6 +98,8 @@ def check(raw: object, source: Source, *, max_parameters: int = MAX_PARAMETERS) 
         raise _invalid(errors)
     with QuickMeta():
         walked = _walk(parts, source.manifest, max_parameters, errors)
+    if walked is None:
+        check_parameter_words(parts.spec, errors)
     training = _check_training(parts, walked, errors) if walked is not None else None
     if walked is not None and not errors:
         check_inplace(walked.model, tuple(x for _, x in parts.intake.meta_batch(parts.batch)), errors)
@@ -136,21 +138,29 @@ def _check_parts(
     loss = _component("loss", spec.loss, "/loss", errors)
     optimizer = check_optimizer(spec.optimizer, errors)
     scheduler = _component("scheduler", spec.scheduler, "/scheduler", errors)
-    spec.target_transform = _components("target_transform", spec.target_transform, errors)
+    transforms = _components("target_transform", spec.target_transform, errors)
+    spec.target_transform = spec.target_transform if transforms is None else transforms
     targets = resolve_targets(spec, manifest, errors, warnings)
+    prepare = _components("prepare", spec.prepare or [], errors)
+    spec.prepare = prepare if spec.prepare is not None else None
     intake, metrics = None, []
     if targets is not None:
-        intake = resolve_intake(spec, targets, manifest, errors)
+        check_elsewhere(targets, manifest, errors)
+        intake = resolve_intake(spec, targets, manifest, errors) if prepare is not None else None
         metrics = check_metrics(spec, targets, manifest, errors)
         if loss is not None or spec.loss is None:
             loss = resolve_loss(loss, targets, manifest, errors)
     rows = _training_rows(spec, manifest, errors, warnings)
     sampler = check_sampler(spec.trainer.sampler, rows, targets, manifest, errors)
-    if model is None or targets is None or intake is None or rows is None:
+    if targets is None:
+        check_data_words(spec, errors)
+    # What is wrong is told already; with torch's usual in its place the net can still be looked at.
+    optimizer = optimizer or check_optimizer({"type": "AdamW"}, errors)
+    if model is None or targets is None or intake is None:
+        check_parameter_words(spec, errors)
         return None
-    if sampler is None and spec.trainer.sampler is not None:
-        return None
-    if loss is None or optimizer is None or (scheduler is None and spec.scheduler is not None):
+    if rows is None or loss is None or optimizer is None:
+        check_parameter_words(spec, errors)
         return None
     rows = rows_per_epoch(sampler, rows)
     return _Parts(spec, model, loss, optimizer, scheduler, targets, intake, metrics, sampler, rows)
@@ -162,14 +172,16 @@ def _component(
     return None if component is None else registry.check_component(family, component, pointer, errors)
 
 
-def _components(family: str, components: list[Component], errors: list[ProblemError]) -> list[Component]:
-    """As they are where one is wrong; then `errors` says why."""
+def _components(
+    family: str, components: list[Component], errors: list[ProblemError]
+) -> list[Component] | None:
+    """None where one is wrong; then `errors` says why."""
     checked = [
         _component(family, component, join("", family, place), errors)
         for place, component in enumerate(components)
     ]
     found = [component for component in checked if component is not None]
-    return found if len(found) == len(components) else components
+    return found if len(found) == len(components) else None
 
 
 def _training_rows(
@@ -218,8 +230,9 @@ def _check_training(parts: _Parts, walked: Walked, errors: list[ProblemError]) -
         return None
     initialize = check_initialize(spec.initialize, parameters, errors)
     freezing = freezing_of(spec)
+    before = len(errors)
     check_freezing(freezing, list(parameters), trainer.epochs, errors)
-    if errors:
+    if len(errors) > before:
         return None
     trained = trained_names(freezing, parameters, trainer.epochs)
     check_groups(parts.optimizer, trained, errors)

@@ -169,8 +169,13 @@ def _check_held(
 ) -> Any:
     assert parameter.holds is not None
     family, here = parameter.holds.family, join(pointer, parameter.name)
+    types = parameter.holds.types
     if not parameter.holds.is_list:
-        return check_component(family, value, here, errors, depth)
+        checked = check_component(family, value, here, errors, depth)
+        if checked is not None and types and checked["type"] not in types:
+            message = f"{parameter.name} is a {' or '.join(types)}; {show(checked['type'])} came. Take one."
+            fault(errors, join(here, "type"), "wrong_type", message)
+        return checked
     return [
         check_component(family, child, join(here, place), errors, depth) for place, child in enumerate(value)
     ]

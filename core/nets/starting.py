@@ -131,10 +131,11 @@ def _check_spoken_of(
         return []
     names = _of_layer(entry, parameters)
     if not names:
-        words = sorted({name.rpartition(".")[2] for name in parameters})
+        own = [name for name in parameters if layer is None or layer in parameters[name].layers]
+        words = sorted({name.rpartition(".")[2] for name in own})
         message = (
             f"No parameter of {layer or 'this net'} is called {show(last)}.{suggestion(last or '', words)} "
-            f"Names end with: {', '.join(words[:40])}."
+            f"Its names end with: {', '.join(words[:40])}."
         )
         fault(errors, join(pointer, "parameter"), "matches_nothing", message)
         return []

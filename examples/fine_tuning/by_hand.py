@@ -29,7 +29,7 @@ def make_net(num_classes: int, weights: Path) -> ResNet:
     return net
 
 
-def train(root: Path, weights: Path, epochs: int = 4, seed: int = 0) -> tuple[ResNet, float]:
+def train(root: Path, weights: Path, epochs: int = 6, seed: int = 0) -> tuple[ResNet, float]:
     """The net and its accuracy on the test pictures."""
     torch.manual_seed(seed)
     training = ImageFolder(root / "train", v2.Compose([*PLAIN, v2.RandomHorizontalFlip()]))
@@ -45,7 +45,7 @@ def train(root: Path, weights: Path, epochs: int = 4, seed: int = 0) -> tuple[Re
             net.layer4.requires_grad_(True)
         net.eval()  # what is frozen keeps the statistics of its batch norms
         net.layer4.train(epoch >= 2)
-        for x, y in DataLoader(training, batch_size=32, shuffle=True):
+        for x, y in DataLoader(training, batch_size=16, shuffle=True):
             optimizer.zero_grad()
             criterion(net(x), y).backward()
             optimizer.step()

@@ -11,7 +11,9 @@ from core.nets.registry import catalogue
 from modelyard.specs import ComponentInfo
 from service.auth import Scope, needs
 
-Family = Annotated[str | None, QueryParameter(description=f"one of {', '.join(FAMILIES)}")]
+_LISTED = [name for name, family in FAMILIES.items() if family.is_listed]
+
+Family = Annotated[str | None, QueryParameter(description=f"one of {', '.join(_LISTED)}")]
 
 
 class Components(Controller):
@@ -21,8 +23,8 @@ class Components(Controller):
     @get(opt=needs(Scope.READ), sync_to_thread=True)
     def list_all(self, family: Family = None) -> list[ComponentInfo]:
         """With parameters, types, defaults and a line of docs."""
-        if family is not None and family not in FAMILIES:
+        if family is not None and family not in _LISTED:
             raise Invalid(
-                f"family: expected one of {', '.join(FAMILIES)}, got {family[:100]!r}.", code="unknown_family"
+                f"family: expected one of {', '.join(_LISTED)}, got {family[:100]!r}.", code="unknown_family"
             )
         return catalogue(family)

@@ -51,6 +51,20 @@ MNIST = DATA / "mnist-12k-csv-png.zip"
 CIFAR = DATA / "cifar10-12k-folders-jpeg.zip"
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
+#: How far the service may be from the script by hand, which draws other first weights and another order, and
+#: also trains on what the service sets aside. Each is a little more than what five seeds of the script lie
+#: apart (least to greatest in parentheses).
+MARGINS = {
+    "fashion_mnist": 0.06,  # (0.639 to 0.688)
+    "cifar10": 0.08,  # (0.368 to 0.432)
+    "fine_tuning": 0.15,  # (0.79 to 0.90)
+    "lstm_text": 0.06,  # (0.718 to 0.773)
+    "transformer_text": 0.05,  # (0.717 to 0.753)
+    "mixed_table": 0.02,  # (0.963 to 0.969)
+    "linear_regression": 1e-3,  # (0.339 each time: it converges)
+    "two_inputs": 0.03,  # (0.894 to 0.911)
+}
+
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -92,7 +106,7 @@ def test_fashion_mnist_trains_on_idx_files_as_the_quickstart_does(
     ran = run_both(stack, client, "fashion_mnist", archive)
     _, plain = fashion_mnist.train(str(tmp_path))
 
-    close(ran, "test_accuracy", plain, margin=0.03)
+    close(ran, "test_accuracy", plain, MARGINS["fashion_mnist"])
     net = fashion_mnist.make_net()
     net.load_state_dict(weights_of(client, ran.version, tmp_path))
     image = np.frombuffer(files["t10k-images-idx3-ubyte"], dtype=np.uint8, offset=16)[: 28 * 28]
@@ -108,7 +122,7 @@ def test_cifar10_trains_on_folders_of_jpegs_as_a_plain_loop_does(
     ran = run_both(stack, client, "cifar10", archive, picture=picture)
     _, plain = cifar10.train(tmp_path)
 
-    close(ran, "test_accuracy", plain, margin=0.1)
+    close(ran, "test_accuracy", plain, MARGINS["cifar10"])
     net = cifar10.make_net()
     net.load_state_dict(weights_of(client, ran.version, tmp_path))
 
@@ -116,17 +130,18 @@ def test_cifar10_trains_on_folders_of_jpegs_as_a_plain_loop_does(
 
 
 @needs(CIFAR)
+@pytest.mark.timeout(300)  # a ResNet-18 three times, which beside busy neighbours takes a minute
 def test_fine_tuning_leaves_the_frozen_base_as_it_came_and_moves_what_thaws(
     stack: RunningStack, client: Client, tmp_path: Path
 ) -> None:
-    archive, picture = some_of_cifar(tmp_path, ("automobile", "frog"), train=60, test=50)
+    archive, picture = some_of_cifar(tmp_path, ("frog", "ship"), train=60, test=50)
     weights = tmp_path / "resnet18.pt"
     torch.save(made_weights(tmp_path / "train"), weights)
 
     ran = run_both(stack, client, "fine_tuning", archive, weights=weights, picture=picture)
     _, plain = fine_tuning.train(tmp_path, weights)
 
-    close(ran, "test_accuracy", plain, margin=0.15)
+    close(ran, "test_accuracy", plain, MARGINS["fine_tuning"])
     net = resnet18(num_classes=2).eval()
     trained, before = weights_of(client, ran.version, tmp_path), torch.load(weights, weights_only=True)
     net.load_state_dict(trained)
@@ -145,7 +160,7 @@ def test_text_is_read_as_well_as_by_a_plain_loop(
     ran = run_both(stack, client, name, sentences_zip)
     _, plain = by_hand.train(sentences_zip)
 
-    close(ran, "test_accuracy", plain, margin=0.06)
+    close(ran, "test_accuracy", plain, MARGINS[name])
     rows = rows_of(sentences_zip, "test")
     reply = client.models.predict(ran.model, [{"text": row["text"]} for row in rows])
     right = [one.label == row["library"] for one, row in zip(reply.predictions, rows, strict=True)]
@@ -161,7 +176,7 @@ def test_a_mixed_table_is_learned_as_well_as_by_scikit_learn(
     ran = run_both(stack, client, "mixed_table", archive)
     _, plain = mixed_table.train(archive)
 
-    close(ran, "test_accuracy", plain, margin=0.03)
+    close(ran, "test_accuracy", plain, MARGINS["mixed_table"])
     rows = rows_of(archive, "test")
     instances = [
         {
@@ -185,11 +200,26 @@ def test_linear_regression_ends_at_the_closed_form(
     ran = run_both(stack, client, "linear_regression", archive)
     _, plain = linear_regression.train(archive)
 
-    close(ran, "test_r2", plain, margin=1e-3)
+    close(ran, "test_r2", plain, MARGINS["linear_regression"])
     x, y = (tensor.double().numpy() for tensor in linear_regression.read(archive, "train"))
     solution, *_ = np.linalg.lstsq(np.column_stack([x, np.ones(len(x))]), y)
     patient = [2.0, 32.1, 101.0, 4.8598, 1.0]
     assert ran.reply["predictions"][0]["value"] == pytest.approx(float(patient @ solution[:, 0]), rel=1e-4)
+
+
+def test_both_scripts_train_for_the_epochs_they_are_told(
+    stack: RunningStack, client: Client, tmp_path: Path
+) -> None:
+    archive = tmp_path / "diabetes.zip"
+    patients.write_zip(archive)
+    environment = {**os.environ, "MODELYARD_URL": stack.url, "MODELYARD_KEY": stack.key, "EPOCHS": "2"}
+    script = "examples.linear_regression.run"
+    run([sys.executable, "-m", script, "--data", str(archive), "--epochs", "1"], environment)
+    run(["sh", "examples/linear_regression/run.sh", str(archive)], environment)
+
+    newest, second = list(client.models.versions("linear-regression"))[:2]
+    assert second.spec["trainer"]["epochs"] == 1
+    assert newest.spec["trainer"]["epochs"] == 2
 
 
 def test_a_graph_takes_numbers_and_text_as_two_inputs(
@@ -201,7 +231,7 @@ def test_a_graph_takes_numbers_and_text_as_two_inputs(
     ran = run_both(stack, client, "two_inputs", archive)
     _, plain = two_inputs.train(archive)
 
-    close(ran, "test_accuracy", plain, margin=0.04)
+    close(ran, "test_accuracy", plain, MARGINS["two_inputs"])
     rows = rows_of(archive, "test")
     counted = ("parameters", "defaults", "lines")
     instances = [{"summary": row["summary"], **{name: int(row[name]) for name in counted}} for row in rows]

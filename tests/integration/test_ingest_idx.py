@@ -54,6 +54,13 @@ def test_packing_and_names_make_no_difference(tmp_path: Path, dots: bool, gz: bo
     assert other == plain
 
 
+def test_a_folder_as_torchvision_leaves_it_holds_each_file_plain_and_packed(tmp_path: Path) -> None:
+    plain = mnist_files()
+    both = {f"raw/{name}": data for name, data in (plain | mnist_files(gz=True)).items()}
+    manifest, _ = ingested(tmp_path, zip_bytes(both))
+    assert manifest.num_samples == sum(len(data) - 8 for name, data in plain.items() if "labels" in name)
+
+
 def test_classes_are_named_by_the_options(tmp_path: Path) -> None:
     names = ["T-shirt/top", "Trouser", "Pullover"]
     manifest, arrow = ingested(tmp_path, zip_bytes(mnist_files(classes=2)), classes=names, format="idx")

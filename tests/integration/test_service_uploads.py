@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx2
+import msgspec
 import pytest
 from sqlalchemy import select
 
@@ -19,6 +20,7 @@ from core.db.models import Dataset, Job, Upload, utc_now
 from core.settings import Settings
 from core.storage import open_storage
 from service.collection import collect_expired
+from tests.prepared import manifest_of
 from tests.running_service import Owner, RunningService
 
 DATA = random.Random(0).randbytes(100_000)
@@ -248,6 +250,39 @@ def test_a_job_that_starts_from_an_upload_must_have_it_whole(me: Owner, route: s
         assert reply.json()["errors"][0]["pointer"] == "/model/weights/upload"
     taken = me.client.post(route, json=pretrained(me, complete(me)))
     assert taken.status_code in (200, 202), taken.text
+
+
+def tokenized(me: Owner, upload_id: str) -> dict[str, object]:
+    """A job on a table of text; the bytes of its tokenizer are the worker's to read."""
+    text = manifest_of({"text": ["so good", "so bad"] * 5, "label": ["yes", "no"] * 5}, ["text"])
+    me.dataset("texts")
+    with me.database.write() as session:
+        query = select(Dataset).where(Dataset.owner == me.name, Dataset.name == "texts")
+        for row in session.scalars(query):
+            row.manifest = msgspec.to_builtins(text)
+        session.commit()
+    layers = [
+        {"type": "Embedding", "embedding_dim": 2},
+        {"type": "Flatten"},
+        {"type": "Linear", "out_features": 2},
+    ]
+    tokenizer = {"type": "Tokenizer", "file": {"upload": upload_id}, "vocab_size": 10}
+    return me.job(dataset="texts", model={"type": "Sequential", "layers": layers}, prepare=[tokenizer])
+
+
+@pytest.mark.parametrize("route", ["/v1/plans", "/v1/jobs"])
+def test_a_tokenizer_is_its_owners_and_whole(service: RunningService, me: Owner, route: str) -> None:
+    with service.owner() as other:
+        for upload_id in (complete(other), begin(me)):
+            reply = me.client.post(route, json=tokenized(me, upload_id))
+            assert (reply.status_code, reply.json()["errors"][0]["code"]) == (422, "unknown_upload")
+            assert reply.json()["errors"][0]["pointer"] == "/prepare/0/file/upload"
+
+
+def test_a_tokenizer_stays_while_a_job_that_has_not_ended_reads_it(me: Owner) -> None:
+    upload_id = complete(me)
+    assert me.client.post("/v1/jobs", json=tokenized(me, upload_id)).status_code == 202
+    assert me.client.delete(f"/v1/uploads/{upload_id}").json()["code"] == "upload_in_use"
 
 
 @pytest.mark.usefixtures("image_dataset")

@@ -1,4 +1,4 @@
-"""Residual, Parallel and Graph: what a plan says of them, and what they compute beside hand-written PyTorch."""
+"""Residual, Parallel and Graph: what a plan says of them, and what they compute beside plain PyTorch."""
 
 from typing import Any
 

@@ -15,6 +15,7 @@ from core.nets import registry
 from core.nets.components import FAMILIES
 from core.nets.lower import describe, lift, lower, plain
 from modelyard.specs import ProblemError
+from tests.needs import is_newest_torch
 
 
 def checked(family: str, raw: object) -> tuple[dict[str, Any] | None, list[ProblemError]]:
@@ -77,7 +78,22 @@ def test_what_torch_has_is_offered_or_left_out_with_a_reason(
     for family in families:
         home = FAMILIES[family]
         gone = [name for name in home.absent if name not in there and not hasattr(home.namespace, name)]
-        assert not gone, "torch has dropped it"
+        assert not (gone and is_newest_torch()), f"torch has dropped {gone}"
+
+
+def test_a_class_that_the_installed_torch_lacks_is_absent_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(torch.optim, "Adafactor")
+    registry._entry.cache_clear()
+    try:
+        assert "Adafactor" not in registry.names("optimizer")
+        assert "Adafactor" not in {info.type for info in registry.catalogue("optimizer")}
+        component, errors = checked("optimizer", {"type": "Adafactor"})
+        assert component is None
+        assert f"is not in torch {torch.__version__}" in errors[0].message
+    finally:
+        registry._entry.cache_clear()
 
 
 def test_defaults_are_those_of_the_signature_as_json_has_them() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from core.data import prepare
 from core.data.inputs import NetInput
+from core.data.manifest import MAX_LISTED_VALUES
 from core.data.prepare import FittedColumn
 from core.data.prepare.legacy import upgraded
 from core.errors import Invalid
@@ -111,7 +112,7 @@ def test_two_inputs_hold_their_own_columns() -> None:
 
 
 def test_a_date_that_cannot_be_read_is_named_with_its_row() -> None:
-    dates = {"when": ["2024-01-01", "01.02.2024", "2024-01-03"]}
+    dates = {"when": ["2024-01-01", "01.02.2024", *map(str, range(MAX_LISTED_VALUES))]}
     with pytest.raises(Invalid, match=r"'01\.02\.2024' in row 1"):
         prepared.applied([{"type": "DateParts", "columns": ["when"]}], dates)
 

@@ -33,6 +33,8 @@ def _pairs(tree: Tree) -> dict[str, Pair]:
     for name in sorted(tree.sizes):
         if suffix_of(name) in SIDE_SUFFIXES and not is_idx(name):
             continue
+        if name.endswith(".gz") and name.removesuffix(".gz") in tree.sizes:
+            continue  # torchvision leaves what it unpacked beside what it fetched
         split, role = _split_of(name), _role_of(name)
         if role is None or role in found.setdefault(split, {}):
             why = (

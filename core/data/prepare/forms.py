@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from core.data.manifest import MAX_LISTED_VALUES, Manifest
+from core.data.prepare.dates import EXAMPLE, is_date
 from core.data.prepare.steps import (
     Bytes,
     Clip,
@@ -24,6 +25,7 @@ from core.data.prepare.steps import (
     Words,
 )
 from core.data.targets import column_kind
+from core.faults import show
 
 #: `spread` is one-hot, `tokens` are indices of any number, `indices` a fixed number of them.
 FormKind = Literal["number", "bool", "string", "spread", "tokens", "indices"]
@@ -101,7 +103,8 @@ def advance(form: Form, step: Step, name: str, manifest: Manifest) -> Form:
     """The form of the column after a step. Raises Misfit."""
     if form.kind not in takes(step):
         kinds = " or ".join(_KINDS[kind] for kind in takes(step))
-        message = f"{type(step).__name__} is for {kinds}, {name!r} is {_KINDS[form.kind]} there"
+        kind = type(step).__name__
+        message = f"{kind} is for {kinds}, and {name!r} is {_KINDS[form.kind]} there. Leave it out of the step."
         raise Misfit("wrong_column", message)
     match step:
         case Impute(strategy="constant", fill_value=value) if manifest.columns[name].missing:
@@ -116,6 +119,7 @@ def advance(form: Form, step: Step, name: str, manifest: Manifest) -> Form:
             _check_spread(form, step, name)
             return Form("spread", sum(spread_width(values, step) for values in form.values), form.values)
         case DateParts():
+            _check_dates(form, name)
             values = tuple(None if days is None else tuple(days) for days in map(CALENDAR.get, step.parts))
             return Form("number", len(step.parts), values)
         case Lowercase():
@@ -163,6 +167,13 @@ def _check_spread(form: Form, step: OneHot, name: str) -> None:
         raise Misfit("too_many_categories", message)
     if () in form.values:
         raise Misfit("empty_column", f"{name!r} has no value in the training split: leave it out")
+
+
+def _check_dates(form: Form, name: str) -> None:
+    wrong = next((value for value in form.values[0] or () if not is_date(value)), None)
+    if wrong is not None:
+        message = f"DateParts takes ISO 8601 dates such as {EXAMPLE}; {name!r} has {show(wrong)}: mend it"
+        raise Misfit("bad_date", message)
 
 
 def _check_categories(form: Form, step: Ordinal, name: str) -> None:

@@ -61,7 +61,9 @@ class _Columns:
                 fault(self.errors, here, misfit.code, str(misfit))
 
     def lacks_values(self, name: str) -> bool:
-        return self._manifest.columns[name].missing > 0
+        """In a row of any split: all of them reach the net."""
+        beside = self._manifest.splits_missing.values()
+        return self._manifest.columns[name].missing > 0 or any(name in missing for missing in beside)
 
     def is_text(self, name: str) -> bool:
         """Whether the column is to end as indices."""

@@ -39,6 +39,7 @@ INPUT_DIMS: dict[str, tuple[int, ...]] = {
     "Unfold": (4,),
     "Embedding": (2, 3),
     "EmbeddingBag": (2,),
+    "matmul": (3, 4, 5),
     **dict.fromkeys(
         (
             "RNN",
@@ -63,6 +64,43 @@ ARITY: dict[str, tuple[int, int]] = {
     "MultiheadAttention": (1, 3),
     **dict.fromkeys(("add", "mul", "cat"), (2, 100)),
 }
+
+#: They act on each number by itself, and also take [batch]; all others need [batch, features] or more.
+ELEMENTWISE = frozenset(
+    {
+        "Identity",
+        "Dropout",
+        "AlphaDropout",
+        "ReLU",
+        "ReLU6",
+        "LeakyReLU",
+        "RReLU",
+        "ELU",
+        "CELU",
+        "SELU",
+        "GELU",
+        "SiLU",
+        "Mish",
+        "Hardswish",
+        "Hardsigmoid",
+        "Hardtanh",
+        "Hardshrink",
+        "Softshrink",
+        "Tanhshrink",
+        "Softplus",
+        "Softsign",
+        "Sigmoid",
+        "LogSigmoid",
+        "Tanh",
+        "Threshold",
+        "add",
+        "mul",
+    }
+)
+
+#: torch aligns the shapes of their inputs at the end: of unequal length, the rows of one would meet the
+#: features of the other.
+BROADCASTS = frozenset({"add", "mul", "matmul", "CosineSimilarity", "PairwiseDistance"})
 
 #: They look up rows of a table by index: their input is int64, that of all others is float.
 TAKES_INDICES = frozenset({"Embedding", "EmbeddingBag"})

@@ -33,11 +33,13 @@ class Extra(Struct, frozen=True):
 
 
 class Holds(Struct, frozen=True):
-    """The annotation of a keyword that holds components of a family: one, or a list of them."""
+    """The annotation of a keyword that holds components of a family, or of some `types` in it: one, or a list
+    of them."""
 
     family: str
     is_list: bool = True
     is_optional: bool = False
+    types: tuple[str, ...] = ()
 
 
 class Size(Struct, frozen=True):

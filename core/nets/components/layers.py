@@ -202,7 +202,7 @@ FAMILY = Family(
         "*.custom_encoder": "a Graph joins an encoder and a decoder of any kind",
         "*.custom_decoder": "a Graph joins an encoder and a decoder of any kind",
         **{
-            f"{name}.{word}": "max_norm writes into the weights during the forward pass, which no gradient sees"
+            f"{name}.{word}": "it writes into the weights during the forward pass, which no gradient sees"
             for name in ("Embedding", "EmbeddingBag")
             for word in ("max_norm", "norm_type")
         },
@@ -220,6 +220,12 @@ FAMILY = Family(
                 Literal["same", "valid"] | int | shape,
             )
             for n, shape in ((1, tuple[int]), (2, tuple[int, int]), (3, tuple[int, int, int]))
+        },
+        **{
+            f"BatchNorm{n}d.track_running_stats": Override(
+                "without them an answer would depend on who else is in its batch", bool, True, only=True
+            )
+            for n in (1, 2, 3)
         },
         "GELU.approximate": Override("the signature says str", Literal["none", "tanh"]),
         "Softmax.dim": Override("torch's None guesses a dimension and warns; 1 holds the classes", int, 1),
@@ -243,11 +249,16 @@ FAMILY = Family(
             f"{name}.activation": _ACTIVATION
             for name in ("Transformer", "TransformerEncoderLayer", "TransformerDecoderLayer")
         },
-        "TransformerEncoder.encoder_layer": Override("a layer is a component", Holds("layer", is_list=False)),
-        "TransformerDecoder.decoder_layer": Override("a layer is a component", Holds("layer", is_list=False)),
+        "TransformerEncoder.encoder_layer": Override(
+            "a layer is a component", Holds("layer", is_list=False, types=("TransformerEncoderLayer",))
+        ),
+        "TransformerDecoder.decoder_layer": Override(
+            "a layer is a component", Holds("layer", is_list=False, types=("TransformerDecoderLayer",))
+        ),
         **{
             f"{name}.norm": Override(
-                "a layer is a component", Holds("layer", is_list=False, is_optional=True)
+                "a layer is a component",
+                Holds("layer", is_list=False, is_optional=True, types=("LayerNorm", "RMSNorm")),
             )
             for name in ("TransformerEncoder", "TransformerDecoder")
         },
