@@ -9,6 +9,7 @@ import msgspec
 from litestar import Request
 
 from core.errors import Invalid, Malformed, TooLarge, UnsupportedMedia
+from core.faults import join, suggestion
 from modelyard.specs import ProblemError
 
 MIB = 1024 * 1024
@@ -18,6 +19,7 @@ AnyRequest = Request[Any, Any, Any]
 T = TypeVar("T")
 
 _WHERE = re.compile(r" - at `\$(.*)`$")
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 
 
@@ -72,6 +74,10 @@ def decode(body: bytes, kind: type[T]) -> T:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
         pointer, message = pointer_of(str(error))
+        if (found := _UNKNOWN.fullmatch(message)) is not None:
+            fields = [field.encode_name for field in msgspec.structs.fields(kind)] if pointer == "" else []
+            message += f".{suggestion(found[1], fields)}" if fields else ""
+            pointer = join(pointer, found[1])
         raise Invalid(
             f"The body cannot be taken: {message} (at {pointer or 'its top'}).",
             errors=[ProblemError(pointer, "invalid", message)],

@@ -14,6 +14,7 @@ from msgspec import Struct
 from core import errors
 from core.data.manifest import Manifest
 from core.errors import Invalid, ModelyardError
+from core.faults import show
 from core.nets.parse import parse_spec
 from core.nets.plan import Checked, Source, check
 from modelyard.specs import ProblemError
@@ -129,7 +130,8 @@ def _answer(request: Request) -> Reply:
 def _reference_of(raw: object) -> str:
     """Without a dataset nothing else can be checked, but the shape of the body can be told."""
     if not isinstance(raw, dict):
-        raise wrong_dataset("invalid", f"a job is a JSON object, got {_shown(raw)}")
+        message = f"A job is a JSON object; {show(raw)} came."
+        raise Invalid(message, errors=[ProblemError("", "wrong_type", message)])
     reference: Any = raw.get("dataset")
     if isinstance(reference, str) and REFERENCE.fullmatch(reference):
         return reference

@@ -12,6 +12,7 @@ from core import ids
 from core.db.models import Dataset, Job, utc_now
 from core.db.statements import datasets, jobs, workers
 from core.errors import Conflict, ModelyardError
+from core.faults import suggestion
 from core.nets.plan import Checked
 from core.uploads import uploads_of
 from modelyard import specs
@@ -24,6 +25,10 @@ from service.parts import Parts
 from service.planner import wrong_dataset
 from service.pools import pool_of
 from service.views import job_view
+
+
+#: So many of an owner's newest datasets are looked through for the one that was meant.
+_NEAR = 200
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,7 @@ async def _dataset_of(parts: Parts, owner: str, reference: str) -> Dataset:
             if row is None:
                 row = (await session.scalars(datasets.newest_version(owner, name))).one_or_none()
     if row is None:
-        raise wrong_dataset("unknown_dataset", f"you have no dataset {reference}; upload it first")
+        raise wrong_dataset("unknown_dataset", await _unknown(parts, owner, reference, name))
     match row.state:
         case "ready":
             return row
@@ -131,6 +136,20 @@ async def _dataset_of(parts: Parts, owner: str, reference: str) -> Dataset:
                 code="dataset_not_ready",
                 retry_after_s=2,
             )
+
+
+async def _unknown(parts: Parts, owner: str, reference: str, name: str) -> str:
+    """With what there is instead: the newest of the owner's names, or the versions of this one."""
+    async with parts.database.read() as session:
+        versions = list(await session.scalars(datasets.list_versions(owner, name, None, _NEAR)))
+        newest = list(await session.scalars(datasets.list_datasets(owner, None, _NEAR)))
+    if versions:
+        numbers = ", ".join(str(row.version) for row in versions)
+        return f"you have no dataset {reference}; the newest versions of {name} are {numbers}"
+    hint = suggestion(name, [row.name for row in newest])
+    if hint:
+        return f"you have no dataset {reference}.{hint} Or upload it first"
+    return f"you have no dataset {reference}; upload it first"
 
 
 async def estimate(parts: Parts, submission: Submission) -> float | None:

@@ -23,8 +23,8 @@ _BLOCK = re.compile(
 
 
 class Piece(Struct, frozen=True):
-    """Fields of a job on a dataset, with the Python beside them or the words under them. Those under a heading
-    "Refused" are `is_refused`."""
+    """Fields of a job on a dataset, with the Python beside them or the words under them. Those under the
+    heading "Refused" are `is_refused`."""
 
     line: int
     dataset: str

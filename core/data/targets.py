@@ -97,6 +97,10 @@ def resolve_targets(
             _resolve_inputs(spec.inputs, [], [], manifest, errors)
         return None
     names = [target] if isinstance(target, str) else target or []
+    if manifest.kind is Kind.IMAGES and "image" in names:
+        message = '"image" holds the pictures, and the net takes them in; choose another target.'
+        fault(errors, "/target", "wrong_kind", message)
+        return None
     inputs = _resolve_inputs(spec.inputs, names, _beside(spec), manifest, errors)
     if inputs is None or transforms is None or not _has_all_values(names, manifest, errors):
         return None

@@ -6,6 +6,7 @@ from typing import Any
 from core.data.manifest import Manifest
 from core.data.targets import Targets
 from core.faults import join
+from core.nets.balance import training_counts
 from core.nets.components.facts import BATCH_NORMS, LINEAR_BETWEEN, SPOILS_SCORES, WEIGHTED
 from core.nets.components.layers import GRAPH, SEQUENTIAL
 
@@ -94,10 +95,10 @@ def _names_any(value: Any, types: frozenset[str]) -> bool:
 
 
 def _unseen_classes(targets: Targets, manifest: Manifest) -> Iterator[str]:
-    counts = manifest.class_counts.get("train")
-    if targets.classes is None or not counts or len(counts) != len(targets.classes):
+    counts = training_counts(targets, manifest) if targets.task == "classification" else None
+    if counts is None:
         return
-    unseen = [name for name, count in zip(targets.classes, counts, strict=True) if count == 0]
+    unseen = [name for name, count in zip(targets.classes or [], counts, strict=True) if count == 0]
     if unseen:
         shown = ", ".join(repr(name) for name in unseen[:5]) + (", …" if len(unseen) > 5 else "")
         yield f"{len(unseen)} classes have no training rows ({shown}); the net can't learn them."

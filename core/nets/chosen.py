@@ -55,7 +55,9 @@ def _attention(
 
 def _lstm(x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor], has_biases: bool, *how: Any) -> Any:
     if states[0].shape[-1] != states[1].shape[-1]:
-        return aten.lstm.input.decompose(x, states, weights, has_biases, *how)  # oneDNN knows no projections
+        # oneDNN knows no projections. Not `decompose`: that of torch 2.11 gives the states one axis too many.
+        stepwise = torch._C.DispatchKey.CompositeImplicitAutograd
+        return aten.lstm.input._op_dk(stepwise, x, states, weights, has_biases, *how)
     return _recurrent(_lstm_layer, x, states, weights, has_biases, *how)
 
 

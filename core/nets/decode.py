@@ -2,7 +2,8 @@
 
 import re
 from functools import cache
-from typing import Any, TypeVar, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -70,8 +71,21 @@ def convert(value: object, kind: Any, pointer: str, errors: list[ProblemError]) 
                     break
                 part = join(part, name or index)
                 inside = inside[int(index)] if isinstance(inside, list) else inside.get(name)
-        fault(errors, part, "invalid_value", f"{text.split(', got ')[0]}; {show(inside)} came.")
+        expected = text.split(", got ")[0]
+        hint = ""
+        if part == pointer and (names := _names(kind)):
+            expected = f"Expected {', '.join(map(show, names))}"
+            hint = suggestion(value, names) if isinstance(value, str) else ""
+        fault(errors, part, "invalid_value", f"{expected}; {show(inside)} came.{hint}")
         return None
+
+
+def _names(kind: Any) -> list[str]:
+    """The strings that a Literal, or a Literal or null, takes; none of any other type."""
+    if get_origin(kind) is Literal:
+        return [name for name in get_args(kind) if isinstance(name, str)]
+    options = [option for option in get_args(kind) if option is not NoneType]
+    return _names(options[0]) if len(options) == 1 and get_origin(kind) in (Union, UnionType) else []
 
 
 @cache

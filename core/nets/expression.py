@@ -17,6 +17,8 @@ from itertools import pairwise
 
 from msgspec import Struct
 
+from core.faults import suggestion
+
 MAX_LENGTH = 200
 MAX_DEPTH = 100
 
@@ -105,7 +107,7 @@ def _formula(node: ast.expr, depth: int) -> Formula:
         case ast.Name(id="pi"):
             return lambda epoch, step: math.pi
         case ast.Name(id=name):
-            raise ExpressionError(f"there is no {name!r} in an expression; it may use {_KNOWN}")
+            raise _unknown(name)
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
             return _binary(_BINARY[type(op)], _formula(left, depth - 1), _formula(right, depth - 1))
         case ast.UnaryOp(op=op, operand=operand) if type(op) in _UNARY:
@@ -164,4 +166,9 @@ def _call(name: str, parts: list[Formula]) -> Formula:
         if len(parts) < 2:
             raise ExpressionError(f"{name} takes two numbers or more; {len(parts)} came")
         return _apply(_SEVERAL[name], parts)
-    raise ExpressionError(f"there is no {name!r} in an expression; it may use {_KNOWN}")
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> ExpressionError:
+    hint = suggestion(name, _KNOWN.split(", "))
+    return ExpressionError(f"there is no {name!r} in an expression.{hint} It may use {_KNOWN}")

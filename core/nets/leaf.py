@@ -121,6 +121,12 @@ class Leaves:
                 f"{component['type']} acts along dim={dim}, which is the batch; 1 is the first of a row."
             )
             self.stop(join(pointer, "dim"), "shape", message)
+        if isinstance(dim, int) and not -x.dim() <= dim < x.dim():
+            # meta lets some pass that the CPU refuses
+            message = (
+                f"{component['type']} acts along dim={dim}, and {list(x.shape)} has {x.dim()} dimensions."
+            )
+            self.stop(join(pointer, "dim"), "shape", message)
 
     def stop(self, pointer: str, code: str, message: str) -> NoReturn:
         fault(self.errors, pointer, code, message)

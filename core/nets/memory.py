@@ -105,8 +105,8 @@ def step_bytes(
             # An operation without a kernel for meta on the way back: all activations and gradients at once.
             gradients = sum(tensor_bytes(each) for each in net.parameters() if each.requires_grad)
             peak, after = live.peak + gradients, batch + gradients
-    peak = max(peak, after + max(optimizer.scratch, batch))
-    return held_bytes(held) + optimizer.state + peak
+    highest: int = max(peak, after + max(optimizer.scratch, batch))
+    return held_bytes(held) + optimizer.state + highest
 
 
 def held_bytes(tensors: Iterable[Tensor]) -> int:

@@ -6,7 +6,6 @@ shortcut. What torch chooses by the device (attention, recurrence) stands in `ch
 """
 
 from collections.abc import Callable, Sequence
-from types import NotImplementedType
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from core.nets import chosen
 
 aten = torch.ops.aten
 
+#: None where it is torch's to answer.
 _Shortcut = Callable[..., Any]
 
 
@@ -33,7 +33,7 @@ class QuickMeta(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         shortcut = _SHORTCUTS.get(func)
         if shortcut is not None and isinstance(args[0], Tensor) and args[0].is_meta:
             out = shortcut(*args, **kwargs)
-            if out is not NotImplemented:
+            if out is not None:
                 return out
         return func(*args, **kwargs)
 
@@ -41,7 +41,7 @@ class QuickMeta(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
 def _batch_norm(
     x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, is_training: bool, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    statistics: Tensor = x.new_empty(x.shape[1] if is_training else 0)
+    statistics = x.new_empty(x.shape[1] if is_training else 0)
     return torch.empty_like(x), statistics, torch.empty_like(statistics)
 
 
@@ -53,12 +53,12 @@ def _batch_norm_backward(
 
 def _layer_norm(
     x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, *_: Any
-) -> tuple[Tensor, Tensor, Tensor] | NotImplementedType:
+) -> tuple[Tensor, Tensor, Tensor] | None:
     over = len(shape)
     fits = [list(part.shape) == list(shape) for part in (weight, bias) if part is not None]
     if list(x.shape[-over:]) != list(shape) or not all(fits):
-        return NotImplemented  # torch says what it expects
-    mean = x.new_empty([*x.shape[:-over], *[1] * over])
+        return None  # torch says what it expects
+    mean: Tensor = x.new_empty([*x.shape[:-over], *[1] * over])
     return torch.empty_like(x), mean, torch.empty_like(mean)
 
 
@@ -84,10 +84,10 @@ def _as_first(x: Tensor, *_: Any, **__: Any) -> Tensor:
     return torch.empty_like(x)
 
 
-def _as_both(a: Tensor, b: Any, **_: Any) -> Tensor | NotImplementedType:
+def _as_both(a: Tensor, b: Any, **_: Any) -> Tensor | None:
     """Of equal tensors; torch knows how others are broadcast and promoted."""
     alike = isinstance(b, Tensor) and a.shape == b.shape and a.dtype == b.dtype and b.is_meta
-    return torch.empty_like(a) if alike else NotImplemented
+    return torch.empty_like(a) if alike else None
 
 
 def _itself(x: Tensor, *_: Any, **__: Any) -> Tensor:

@@ -56,7 +56,7 @@ def num_soft_classes(targets: Targets, loss: Component | None) -> int | None:
         return None
     given = loss or {"type": DEFAULT_LOSSES[targets.task]}
     ignored = given.get("ignore_index", -1)
-    is_entropy = given.get("type") in TAKES_PROBABILITIES and isinstance(ignored, int) and ignored < 0
+    is_entropy = str(given.get("type")) in TAKES_PROBABILITIES and isinstance(ignored, int) and ignored < 0
     return len(targets.classes) if is_entropy or targets.is_one_hot else None
 
 

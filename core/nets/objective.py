@@ -178,7 +178,8 @@ def _single_targets(
                 return target
             each = "one score a class" if values > 1 else "the score of the second"
             subject = f"A classifier of {len(targets.classes or [])} classes ends with {wanted}, {each}"
-            if values > 1 and manifest.kind is Kind.TABLE and output.numel() == rows:
+            is_whole = manifest.features[targets.names[0]].dtype == "int64" and manifest.kind is Kind.TABLE
+            if is_whole and output.numel() == rows:
                 subject += ' (for a quantity say "task": "regression")'
         case "multilabel":
             if shape == wanted:

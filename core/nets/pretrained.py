@@ -75,17 +75,25 @@ def _state_of(component: Component, files: Mapping[str, Path], cache: Path) -> d
         )
     try:
         state = artifacts.load(path)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # bytes that are none of torch's make its reader stumble over anything
         raise WeightsMismatch(
             f"the upload {weights['upload']} is no state_dict that torch.load(weights_only=True) reads: save "
             "it with torch.save(model.state_dict(), …)"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(_is_named(*item) for item in state.items()):
         raise WeightsMismatch(
             f"the upload {weights['upload']} holds no state_dict (names to tensors): save it with "
             "torch.save(model.state_dict(), …)"
         )
     return state
+
+
+def _is_named(name: object, value: object) -> bool:
+    """Whether it is a parameter with numbers, as layers have them."""
+    is_plain = isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
+    return isinstance(name, str) and is_plain
 
 
 def _fetch_default(kind: str, cache: Path) -> dict[str, Tensor]:

@@ -70,15 +70,15 @@ def _component(info: ComponentInfo) -> Iterator[str]:
     yield f"{info.doc}{source}"
     yield ""
     if info.parameters:
-        yield "| keyword | type | default |"
-        yield "|---|---|---|"
+        yield "| keyword | type | default | note |"
+        yield "|---|---|---|---|"
         yield from (_row(parameter) for parameter in info.parameters)
         yield ""
 
 
 def _row(parameter: ParameterInfo) -> str:
     kind = parameter.type.replace("|", "\\|")
-    return f"| `{parameter.name}` | {kind} | {_default(parameter)} |"
+    return f"| `{parameter.name}` | {kind} | {_default(parameter)} | {parameter.note or ''} |"
 
 
 def _default(parameter: ParameterInfo) -> str:

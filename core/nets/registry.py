@@ -318,6 +318,7 @@ def _parameters(family: Family, name: str, source: Callable[..., Any]) -> Iterat
                 _of(family.inferred, name).get(word),
                 is_passed=extra.is_passed,
                 is_optional=extra.is_optional,
+                reason=extra.reason,
             )
 
 
@@ -373,6 +374,7 @@ def _info(entry: Entry) -> ComponentInfo:
             required=parameter.is_required,
             default=parameter.default,
             inferred=parameter.size is not None or parameter.is_optional,
+            note=parameter.reason or None,
         )
         for parameter in entry.parameters.values()
     ]

@@ -22,7 +22,7 @@ def check_data_words(spec: JobSpec, errors: list[ProblemError]) -> None:
     words = known_words()
     for place, metric in enumerate(spec.metrics):
         word = metric.get("type") if isinstance(metric, dict) else metric
-        if word not in words:
+        if not isinstance(word, str) or word not in words:
             pointer = join("/metrics", place, *(["type"] if isinstance(metric, dict) else []))
             message = f"No task has a metric {show(word)}.{suggestion(str(word), words)}"
             fault(errors, pointer, "unknown_metric", message)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from core.data.inputs import NetInput
 from core.faults import fault, join, show, suggestion
+from core.nets.components.facts import SIZES
 from core.nets.components.layers import GRAPH, PARALLEL, RESIDUAL, SEQUENTIAL
 from core.nets.leaf import Component, Leaves, Stop
 from core.nets.modules.containers import combined
@@ -21,9 +22,10 @@ from modelyard.specs import Layer, ProblemError
 
 # B rows in the batch
 
+#: Of the size of a Linear: larger ones count as several.
 MAX_LAYERS = 1000
-#: Each of these keywords makes so many layers of one component.
-_COUNTS = ("num_layers", "num_encoder_layers", "num_decoder_layers")
+#: A node with many inputs counts as one layer more for each so many.
+_INPUTS_PER_LAYER = 20
 #: What a node can't be called: a module has it already.
 _TAKEN = frozenset(dir(Graph([], [], {}, [])))
 
@@ -45,15 +47,6 @@ class Walked(Struct, frozen=True):
     has_batch_norm: bool
     warnings: list[str] = field(default_factory=list)
 
-    @property
-    def outputs(self) -> tuple[Tensor, ...]:
-        return self.output if isinstance(self.output, tuple) else (self.output,)
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """All parameters."""
-        return [parameter for _, module in self.modules for parameter in module.parameters()]
-
 
 def walk(
     model: Component,
@@ -69,7 +62,9 @@ def walk(
     names it."""
     count = _count(model)
     if count > MAX_LAYERS:
-        fault(errors, "/model", "too_large", f"A net has at most {MAX_LAYERS} layers; {count} came.")
+        large = f"an architecture counts as {SIZES['resnet18']}"
+        message = f"A net has at most {MAX_LAYERS} layers ({large}); {count} came. Take some out."
+        fault(errors, "/model", "too_large", message)
         return None
     leaves = Leaves(inputs, max_parameters, num_outputs, is_frozen, errors)
     walker = _Walker(leaves, [net_input.name for net_input, _ in inputs])
@@ -214,10 +209,11 @@ class _Walker:
 
     def _check_name(self, raw: Component, values: dict[str, Any], pointer: str) -> None:
         name, here = raw["name"], join(pointer, "name")
-        match = REFERENCE.fullmatch(name)
-        if match is None or match["place"] is not None:
-            message = f"A node's name is letters, digits and _, 63 at most; {show(name)} came."
-            self.leaves.stop(here, "name", message)
+        for word in ("name", "share"):
+            match = REFERENCE.fullmatch(raw[word] or name)
+            if match is None or match["place"] is not None:
+                message = f"A node's {word} is letters, digits and _, 63 at most; {show(raw[word])} came."
+                self.leaves.stop(join(pointer, word), "name", message)
         if name in values:
             self.leaves.stop(
                 here, "name", f"{show(name)} is taken by an input or an earlier node; rename it."
@@ -283,12 +279,19 @@ def _under(path: str, name: str | int) -> str:
 
 
 def _count(component: Component) -> int:
-    own = 1
-    for word in _COUNTS:
-        value = component.get(word)
-        own += value if isinstance(value, int) else 0
-    held = (value for value in component.values() if isinstance(value, list | dict))
-    return own + sum(_count_held(value) for value in held)
+    """In layers of the size of a Linear."""
+    kind = component["type"]
+    own = SIZES.get(kind, 1) + len(component.get("inputs", [])) // _INPUTS_PER_LAYER
+    held = sum(_count_held(value) for value in component.values() if isinstance(value, list | dict))
+    match kind:
+        case "TransformerEncoder" | "TransformerDecoder":
+            return own + held * int(component["num_layers"])
+        case "Transformer":
+            encoder, decoder = SIZES["TransformerEncoderLayer"], SIZES["TransformerDecoderLayer"]
+            return own + encoder * component["num_encoder_layers"] + decoder * component["num_decoder_layers"]
+        case "RNN" | "LSTM" | "GRU":
+            return own * int(component["num_layers"]) * (2 if component["bidirectional"] else 1)
+    return own + held
 
 
 def _count_held(value: Any) -> int:

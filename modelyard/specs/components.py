@@ -6,13 +6,14 @@ from msgspec import UNSET, Struct, UnsetType
 
 
 class ParameterInfo(Struct, omit_defaults=True):
-    """`default` is absent where the parameter is required."""
+    """`default` is absent where the parameter is required; `note` says why it differs from the signature."""
 
     name: str
     type: str
     required: bool
     default: Any | UnsetType = UNSET
     inferred: bool = False
+    note: str | None = None
 
 
 class ComponentInfo(Struct):

@@ -13,7 +13,7 @@ UploadId = Annotated[str, Meta(pattern=r"^upl_[0-9a-f]{32}$")]
 class UploadRequest(Struct, forbid_unknown_fields=True, frozen=True):
     """`length` in bytes; `filename` is a label."""
 
-    filename: Annotated[str, Meta(min_length=1, max_length=255)]
+    filename: Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
     length: Annotated[int, Meta(ge=1)]
 
 

@@ -81,6 +81,33 @@ def test_an_unknown_dataset_is_422(me: Owner) -> None:
         }
 
 
+def test_an_unknown_dataset_is_answered_with_the_nearest_name_and_the_versions_there_are(me: Owner) -> None:
+    me.dataset(name="digits")
+    me.dataset(name="digits")
+    told = {}
+    for reference in ("digit", "digits@7", "weather"):
+        (error,) = me.client.post("/v1/jobs", json=me.job(dataset=reference)).json()["errors"]
+        told[reference] = error["message"]
+    assert told["digit"] == 'you have no dataset digit. Did you mean "digits"? Or upload it first'
+    assert told["digits@7"] == "you have no dataset digits@7; the newest versions of digits are 2, 1"
+    assert told["weather"] == "you have no dataset weather; upload it first"
+
+
+@pytest.mark.parametrize("body", ["[]", "null", '"spec"', "5"])
+def test_a_body_that_is_no_object_is_refused_at_its_root(me: Owner, body: str) -> None:
+    reply = me.client.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
+    assert reply.status_code == 422
+    assert [error["pointer"] for error in reply.json()["errors"]] == [""]
+
+
+def test_a_nul_in_the_metadata_never_breaks_the_service(me: Owner) -> None:
+    me.dataset()
+    reply = me.client.post("/v1/jobs", json=me.job(metadata={"a\x00": "b\x00"}))
+    assert reply.status_code == 202, reply.text
+    again = me.client.get(f"/v1/jobs/{reply.json()['id']}")
+    assert again.json()["spec"]["metadata"] == {"a\x00": "b\x00"}
+
+
 def test_a_dataset_that_is_only_processing_is_409_with_a_wait(me: Owner) -> None:
     me.dataset(state="queued")
     for reference in ("d", "d@1"):

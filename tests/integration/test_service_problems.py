@@ -60,9 +60,7 @@ def test_a_body_that_is_no_strict_json_is_refused(me: Owner, path: str, content:
     assert me.client.get("/v1/jobs").json()["items"] == []
 
 
-@pytest.mark.parametrize(
-    "content", [b"[]", b"1", b'"x"', b"null", b"{}", b'{"dataset": 1}', b'{"dataset": "A b"}']
-)
+@pytest.mark.parametrize("content", [b"{}", b'{"dataset": 1}', b'{"dataset": "A b"}'])
 def test_a_job_that_names_no_dataset_points_at_it(me: Owner, content: bytes) -> None:
     reply = me.client.post("/v1/jobs", content=content, headers=JSON)
     assert reply.status_code == 422

@@ -164,6 +164,8 @@ def test_a_service_that_died_before_all_was_put_together_does_it_when_asked(
         ({"filename": "f", "length": "1"}, "/length"),
         ({"filename": "", "length": 1}, "/filename"),
         ({"length": 1}, ""),
+        ({"filenme": "f", "length": 1}, "/filenme"),
+        ({"filename": "a\x00b", "length": 1}, "/filename"),
     ],
 )
 def test_what_cannot_be_meant_is_422(me: Owner, body: dict[str, object], pointer: str) -> None:

@@ -89,7 +89,9 @@ def test_weights_inside_a_sequential_find_their_module(tmp_path: Path) -> None:
     assert torch.equal(net.state_dict()["0.fc.weight"], state["fc.weight"])
 
 
-@pytest.mark.parametrize("change", ["missing", "extra", "shape", "garbage", "list"])
+@pytest.mark.parametrize(
+    "change", ["missing", "extra", "shape", "garbage", "pickle", "list", "number", "sparse", "meta"]
+)
 def test_weights_of_something_else_are_refused_with_what_differs(tmp_path: Path, change: str) -> None:
     state, path = saved_weights(tmp_path, num_classes=10)
     match change:
@@ -99,9 +101,17 @@ def test_weights_of_something_else_are_refused_with_what_differs(tmp_path: Path,
             state["more.weight"] = torch.zeros(1)
         case "shape":
             state["conv1.weight"] = torch.zeros(64, 3, 5, 5)
+        case "number":
+            state[1] = torch.zeros(1)  # type: ignore[index]  # names are strings
+        case "sparse":
+            state["fc.weight"] = state["fc.weight"].to_sparse()
+        case "meta":
+            state["fc.weight"] = state["fc.weight"].to("meta")
     torch.save([1, 2] if change == "list" else state, path)
     if change == "garbage":
         path.write_bytes(b"PK no zip at all")
+    if change == "pickle":
+        path.write_bytes(b"\x80\x02a.")
     model = resnet18(weights={"upload": "up_1"})
     word = {"missing": "conv1.weight", "extra": "more.weight", "shape": "5, 5"}.get(change, "state_dict")
     with pytest.raises(WeightsMismatch, match=word):

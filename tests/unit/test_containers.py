@@ -165,7 +165,7 @@ def test_a_graph_takes_several_inputs_of_a_table() -> None:
         ({"name": "a.b"}, "/model/nodes/0/name", "letters"),
         ({"share": "forward"}, "/model/nodes/0/name", "word of torch"),
         ({"inputs": ["image[1]"]}, "/model/nodes/0/inputs/0", "gives one output"),
-        ({"inputs": ["image", "image"]}, "/model/nodes/0", "takes 1 inputs"),
+        ({"inputs": ["image", "image"]}, "/model/nodes/0", "takes 1 input;"),
         ({"out_channels": 4}, "/model/nodes/1", "shares a module"),
     ],
 )

@@ -144,3 +144,9 @@ def test_a_tower_of_exponents_costs_nothing() -> None:
         with pytest.raises(ExpressionError):
             parse(text).at(1, 1)
     assert time.perf_counter() - began < 0.5
+
+
+@pytest.mark.parametrize(("text", "nearest"), [("epch * 2", "epoch"), ("coss(step)", "cos")])
+def test_a_misspelt_name_is_told_with_the_nearest(text: str, nearest: str) -> None:
+    with pytest.raises(ExpressionError, match=f'Did you mean "{nearest}"'):
+        parse(text)

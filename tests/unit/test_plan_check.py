@@ -225,6 +225,15 @@ def test_classes_without_training_rows_are_named() -> None:
     assert "'b'" in warnings[0]
 
 
+def test_a_class_without_training_rows_is_not_missed_once_it_is_merged_with_another() -> None:
+    manifest = images(classes=["a", "b", "c"], class_counts={"train": [5, 0, 7]})
+    layers = [{"type": "Flatten"}, {"type": "Linear", "out_features": 2}]
+    merged = [{"type": "Map", "labels": ["a", "b"], "to": "ab"}]
+    assert plan(job(layers, target_transform=merged), manifest).plan.warnings == []
+    merged = [{"type": "Map", "labels": ["a", "c"], "to": "ac"}]
+    assert "'b'" in plan(job(layers, target_transform=merged), manifest).plan.warnings[0]
+
+
 def test_more_parameters_than_allowed_are_refused() -> None:
     with pytest.raises(Invalid) as caught:
         check(job(MLP), Source("d@3", images()), max_parameters=500_000)

@@ -9,6 +9,7 @@ from core.errors import Invalid
 from core.nets.plan import Source, check
 from modelyard.specs import ProblemError
 from tests.manifests import arrays, images, table
+from tests.prepared import manifest_of
 
 FLATTEN: dict[str, Any] = {"type": "Flatten"}
 LINEAR: dict[str, Any] = {"type": "Linear", "out_features": 10}
@@ -118,6 +119,8 @@ def test_every_kind_of_error_comes_in_one_answer() -> None:
         "/model/layers/1/type",
         "/model/layers/2/inplce",
         "/target",
+        "/metrics/0",
+        "/transforms/train/0",
     }
 
 
@@ -210,9 +213,29 @@ def test_a_resize_after_what_runs_on_batches_comes_too_late_for_differing_sizes(
     check(job(transforms={"train": [resize, before]}), Source("d@1", differing))
 
 
-def test_a_label_is_no_image_to_learn_from() -> None:
+def test_an_image_is_no_target() -> None:
     (error,) = refused(job(target="image"))
-    assert (error.pointer, error.code) == ("/inputs", "shape")
+    assert (error.pointer, error.code) == ("/target", "wrong_kind")
+
+
+def test_a_sequence_is_asked_for_in_its_own_axes() -> None:
+    (error,) = refused(job([{"type": "LSTM", "hidden_size": 3}, LINEAR]), table())
+    assert error.pointer == "/model/layers/0"
+    assert "LSTM expects [batch, steps, features]" in error.message
+
+
+def test_a_parameter_that_a_layer_lacks_is_told_with_the_names_that_it_has() -> None:
+    conv = CONV | {"bias": False}
+    entry = {"type": "zeros_", "layer": "Conv2d", "parameter": "bias"}
+    (error,) = refused(job([conv, FLATTEN, LINEAR], initialize=[entry]))
+    assert error.message.endswith("Its names end with: weight.")
+
+
+def test_whole_numbers_taken_for_classes_are_told_where_the_net_gives_one_number() -> None:
+    manifest = manifest_of({"size": [1.5, 2.5, 3.5, 4.5], "rooms": [1, 2, 1, 2]})
+    (error,) = refused(job([LINEAR | {"out_features": 1}], target="rooms"), manifest)
+    assert 'for a quantity say "task": "regression"' in error.message
+    check(job([LINEAR | {"out_features": 1}], target="rooms", task="regression"), Source("d@1", manifest))
 
 
 @pytest.mark.parametrize(
@@ -274,3 +297,36 @@ def test_a_dataset_without_training_rows_is_refused() -> None:
 
 def test_arrays_of_single_numbers_are_refused_rather_than_taken_for_a_batch_of_one_row() -> None:
     assert pointers(job([LINEAR]), arrays([], classes=["a", "b"])) == ["/inputs"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer", "names", "nearest"),
+    [
+        ({"task": "regresion"}, "/task", ["classification", "regression", "multilabel"], "regression"),
+        ({"trainer": {"precision": "bfloat16"}}, "/trainer/precision", ["auto", "fp32", "bf16"], "bf16"),
+        ({"trainer": {"device": "gpu"}}, "/trainer/device", ["auto", "cpu", "cuda"], "cpu"),
+    ],
+)
+def test_a_word_that_is_none_of_the_choices_is_told_with_all_of_them_and_the_nearest(
+    fields: dict[str, Any], pointer: str, names: list[str], nearest: str
+) -> None:
+    (error,) = [error for error in refused(job(**fields)) if error.pointer == pointer]
+    assert all(f'"{name}"' in error.message for name in names)
+    assert error.message.endswith(f'came. Did you mean "{nearest}"?')
+
+
+@pytest.mark.parametrize("kind", [[], {}, None, 3])
+def test_a_loss_whose_type_is_no_word_is_told_so(kind: Any) -> None:
+    assert pointers(job(loss={"type": kind})) == ["/loss"]
+
+
+@pytest.mark.parametrize("word", ["name", "share"])
+@pytest.mark.parametrize("bad", ["a.b", "a[0]", "ä-b"])
+def test_a_name_that_no_module_may_have_is_told_at_its_node(word: str, bad: str) -> None:
+    node = {"name": "out", "type": "Flatten", "inputs": ["image"]} | {word: bad}
+    model = {"type": "Graph", "nodes": [node], "output": "out"}
+    assert f"/model/nodes/0/{word}" in pointers({"name": "m", "dataset": "d", "model": model})
+
+
+def test_a_metric_that_is_no_word_is_told_beside_a_target_that_is_none() -> None:
+    assert pointers(job(target="nothing", metrics=[{"type": []}])) == ["/target", "/metrics/0/type"]

@@ -104,7 +104,7 @@ def advance(form: Form, step: Step, name: str, manifest: Manifest) -> Form:
     if form.kind not in takes(step):
         kinds = " or ".join(_KINDS[kind] for kind in takes(step))
         kind = type(step).__name__
-        message = f"{kind} is for {kinds}, and {name!r} is {_KINDS[form.kind]} there. Leave it out of the step."
+        message = f"{kind} is for {kinds}, and {name!r} is {_KINDS[form.kind]} there; leave it out."
         raise Misfit("wrong_column", message)
     match step:
         case Impute(strategy="constant", fill_value=value) if manifest.columns[name].missing:

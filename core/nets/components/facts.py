@@ -1,5 +1,7 @@
 """What is known of layers beyond their signatures: which inputs they take, which are alike for advice."""
 
+from core.nets.components import architectures
+
 #: How many dimensions, the batch included, a layer's input has. torch would take a batch that lacks one for
 #: one row without a batch, and mix up rows.
 INPUT_DIMS: dict[str, tuple[int, ...]] = {
@@ -104,6 +106,17 @@ BROADCASTS = frozenset({"add", "mul", "matmul", "CosineSimilarity", "PairwiseDis
 
 #: They look up rows of a table by index: their input is int64, that of all others is float.
 TAKES_INDICES = frozenset({"Embedding", "EmbeddingBag"})
+
+#: How many layers one counts as: walking through it takes as long as through so many Linears. What holds
+#: several of a kind takes it for each.
+SIZES: dict[str, int] = {
+    "MultiheadAttention": 4,
+    "PositionalEncoding": 4,
+    "TransformerEncoderLayer": 12,
+    "TransformerDecoderLayer": 18,
+    **dict.fromkeys(("RNN", "LSTM", "GRU"), 2),
+    **dict.fromkeys(architectures.NAMES, 400),
+}
 
 BATCH_NORMS = frozenset({"BatchNorm1d", "BatchNorm2d", "BatchNorm3d"})
 WEIGHTED = frozenset({"Linear", *(f"{kind}{n}d" for kind in ("Conv", "ConvTranspose") for n in (1, 2, 3))})
