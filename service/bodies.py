@@ -75,8 +75,8 @@ def decode(body: bytes, kind: type[T]) -> T:
     except msgspec.ValidationError as error:
         pointer, message = pointer_of(str(error))
         if (found := _UNKNOWN.fullmatch(message)) is not None:
-            fields = [field.encode_name for field in msgspec.structs.fields(kind)] if pointer == "" else []
-            message += f".{suggestion(found[1], fields)}" if fields else ""
+            if pointer == "" and issubclass(kind, msgspec.Struct):
+                message += f".{suggestion(found[1], kind.__struct_encode_fields__)}"
             pointer = join(pointer, found[1])
         raise Invalid(
             f"The body cannot be taken: {message} (at {pointer or 'its top'}).",

@@ -26,7 +26,6 @@ from service.planner import wrong_dataset
 from service.pools import pool_of
 from service.views import job_view
 
-
 #: So many of an owner's newest datasets are looked through for the one that was meant.
 _NEAR = 200
 
