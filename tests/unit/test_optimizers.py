@@ -233,7 +233,6 @@ def test_a_resolved_optimizer_is_resolved_again_to_itself() -> None:
     [
         ([{"match": "fc"}], "/optimizer/param_groups/0/match", "matches_nothing"),
         ([{"match": r"0\..*"}, {"match": ".*bias"}], "/optimizer/param_groups/1/match", "matches_twice"),
-        ([{"match": "("}], "/optimizer/param_groups/0/match", "invalid_pattern"),
     ],
 )
 def test_a_group_matches_something_and_nothing_twice(
@@ -322,3 +321,8 @@ def test_a_learning_rate_that_is_far_off_is_warned_of(
     for warning, start in zip(warnings, expected, strict=True):
         assert warning.startswith(start)
         assert "usual" in warning
+
+
+def test_a_pattern_that_is_none_is_refused_before_the_parameters_are_known() -> None:
+    raw = {"type": "SGD", "param_groups": [{"match": "("}]}
+    assert refused(raw) == [("/optimizer/param_groups/0/match", "invalid_pattern")]
