@@ -15,6 +15,8 @@ from core.faults import fault, join, show
 from modelyard.specs import ProblemError
 from modelyard.specs.jobspec import Component, Task
 
+MAX_QUANTILES = 1000
+
 #: What a transform takes and gives.
 Form = Literal["numbers", "classes", "one-hot"]
 
@@ -161,6 +163,10 @@ def _check_bin(transform: Bin, pointer: str, errors: list[ProblemError]) -> None
         fault(errors, pointer, "invalid_value", message)
         return
     edges = transform.edges
+    if transform.quantiles is not None and transform.quantiles > MAX_QUANTILES:
+        message = f"Bin makes at most {MAX_QUANTILES} classes; {transform.quantiles} came. Make it fewer."
+        fault(errors, join(pointer, "quantiles"), "too_large", message)
+        return
     if edges is not None and any(low >= high for low, high in pairwise(edges)):
         message = f"Bin.edges rise from one to the next; {show(edges)} came."
         fault(errors, join(pointer, "edges"), "invalid_value", message)

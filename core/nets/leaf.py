@@ -14,7 +14,7 @@ from core.nets.build import build_net
 from core.nets.components import architectures
 from core.nets.components.facts import ARITY, BROADCASTS, ELEMENTWISE, INPUT_DIMS, TAKES_INDICES
 from core.nets.refusals import REFUSALS
-from core.nets.registry import Entry
+from core.nets.signatures import Entry
 from core.nets.work import work_of
 from modelyard.specs import Layer, ProblemError
 

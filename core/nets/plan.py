@@ -40,6 +40,8 @@ from modelyard.specs import JobSpec, Plan, ProblemError, ResolvedTransforms
 # B rows in the batch
 
 MAX_PARAMETERS = 2_000_000_000
+#: In one list of what is done to columns, or to the target.
+MAX_COMPONENTS = 100
 #: `/v1/models/stats` is no model.
 RESERVED_NAME = "stats"
 
@@ -175,7 +177,11 @@ def _component(
 def _components(
     family: str, components: list[Component], errors: list[ProblemError]
 ) -> list[Component] | None:
-    """None where one is wrong; then `errors` says why."""
+    """None where one is wrong or they are too many; then `errors` says why."""
+    if len(components) > MAX_COMPONENTS:
+        message = f"At most {MAX_COMPONENTS} are taken here; {len(components)} came. Take some out."
+        fault(errors, join("", family), "too_large", message)
+        return None
     checked = [
         _component(family, component, join("", family, place), errors)
         for place, component in enumerate(components)

@@ -7,7 +7,7 @@ import math
 import resource
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from core.data.manifest import Manifest
 from core.errors import Invalid, Malformed, TooLarge
+from core.nets.components import FAMILIES
 from core.nets.parse import parse_spec
 from core.nets.plan import Checked, Source, check
 from core.nets.warm import warm
@@ -105,20 +106,33 @@ def components_of(value: Any) -> Iterator[Component]:
         yield from components_of(child)
 
 
+#: Small enough to reach torch.
+NUMBERS = [0, 1, 2, 3, 7, 64, 65_537, LARGEST, -1, -7, 0.0, 0.5, 1e-30, 1e30, -1.0]
+TYPES = [name for family in FAMILIES.values() if family.is_listed for name in family.names]
 COMPONENTS = [component for spec, _ in CORPUS for component in components_of(spec)]
 
 
-def mutate(draw: st.DrawFn, raw: Component) -> None:
+SMALL = ("replace", "number", "number", "retype", "retype", "swap", "drop", "rename", "stranger")
+#: Two of these would make a spec of gigabytes before it is sent.
+LARGE = ("repeat", "nest", "split")
+
+
+def mutate(draw: st.DrawFn, raw: Component, path: tuple[Any, ...], operation: str) -> None:
     """One place of the spec changed in place."""
-    path = draw(st.sampled_from([path for path in places(raw) if path]))
     holder, key = at(raw, path[:-1]), path[-1]
-    match draw(st.sampled_from(["replace", "drop", "rename", "swap", "repeat", "nest", "split", "stranger"])):
+    match operation:
         case "replace":
             holder[key] = draw(st.sampled_from(VALUES))
+        case "number" if isinstance(holder[key], int | float):
+            holder[key] = draw(st.sampled_from(NUMBERS))
+        case "retype" if isinstance(holder, dict) and "type" in holder:
+            holder["type"] = draw(st.sampled_from(TYPES))
         case "drop":
             del holder[key]
         case "rename" if isinstance(holder, dict):
             holder[draw(st.sampled_from([key.upper(), key + "s", "", "type", "k" * 5000]))] = holder.pop(key)
+        case "stranger" if isinstance(holder, dict):
+            holder[draw(st.sampled_from(["inputs", "share", "norm", "bias", "name", "lr", "\ud7ff"]))] = 1
         case "repeat":
             holder[key] = [holder[key]] * draw(st.sampled_from([2, 150, 2000]))
         case "nest":
@@ -127,8 +141,6 @@ def mutate(draw: st.DrawFn, raw: Component) -> None:
         case "split":
             for _ in range(draw(st.sampled_from([2, 8]))):
                 holder[key] = c("Parallel", branches=[holder[key], holder[key]])
-        case "stranger" if isinstance(holder, dict):
-            holder[draw(st.sampled_from(["inputs", "share", "norm", "bias", "name", "lr", "\ud7ff"]))] = 1
         case _:
             holder[key] = copy.deepcopy(draw(st.sampled_from(COMPONENTS)))
 
@@ -137,8 +149,12 @@ def mutate(draw: st.DrawFn, raw: Component) -> None:
 def mutants(draw: st.DrawFn) -> tuple[bytes, Manifest]:
     spec, manifest = draw(st.sampled_from(CORPUS))
     raw = copy.deepcopy(spec)
-    for _ in range(draw(st.integers(1, 3))):
-        mutate(draw, raw)
+    paths = [path for path in places(spec) if path and path[0] not in ("name", "dataset")]
+    operations = [draw(st.sampled_from(SMALL + LARGE)), *draw(st.lists(st.sampled_from(SMALL), max_size=2))]
+    for operation in operations:
+        # A place that an earlier change took away is left alone.
+        with suppress(KeyError, IndexError, TypeError):
+            mutate(draw, raw, draw(st.sampled_from(paths)), operation)
     return written(raw), manifest
 
 
@@ -230,7 +246,7 @@ LINE = c("Linear", out_features=1)
         (job(seq(*[c("densenet201", num_classes=1)] * 40)), PICTURES, "/model"),
         (job(c("vit_b_16", image_size=10**6)), PICTURES, "/model"),
         (job(c("alexnet", num_classes=LARGEST)), PICTURES, "/model"),
-        (job(nested("Residual", "layers", 900)), ROW, "/model/layers"),
+        (job(nested("Residual", "layers", 300)), ROW, "/model/layers"),
         (job(nested("Parallel", "branches", 13, 2)), ROW, "/model"),
         (
             job(c("Embedding", num_embeddings=2**31, embedding_dim=2**31), prepare=TEXT_STEPS),
@@ -251,7 +267,7 @@ LINE = c("Linear", out_features=1)
         (job(seq(c("Upsample", scale_factor=1e38))), PICTURES, "/model/layers/0"),
         (job(seq(c("Unflatten", dim=1, unflattened_size=[8] + [1] * 900))), ROW, "/model/layers/0"),
         (
-            job(LINE, optimizer=c("SGD", param_groups=[{"match": "x"}] * 100_000)),
+            job(LINE, optimizer=c("SGD", param_groups=[{"match": "x"}] * 50_000)),
             ROW,
             "/optimizer/param_groups",
         ),
@@ -259,12 +275,12 @@ LINE = c("Linear", out_features=1)
         (job(LINE, freeze=["(" * 90 + ")" * 90]), ROW, "/freeze/0"),
         (job(LINE, initialize=[c("zeros_")] * 5000), ROW, "/initialize"),
         (job(LINE, scheduler=c("LambdaLR", lr_lambda="9**9**9**9**9**9")), ROW, "/scheduler/lr_lambda"),
-        (job(LINE, scheduler=c("LambdaLR", lr_lambda="(" * 99 + "1" + ")" * 99)), ROW, ""),
+        (job(LINE, scheduler=c("LambdaLR", lr_lambda="-" * 199 + "1")), ROW, "/scheduler/lr_lambda"),
         (job(LINE, metrics=[c("MeanAbsoluteError", num_outputs=LARGEST)]), ROW, "/metrics/0"),
         (job(LINE, metrics=["mae"] * 10_000), ROW, "/metrics"),
-        (job(LINE, prepare=[c("OneHot", max_categories=LARGEST)]), TABLE, ""),
-        (job(LINE, prepare=[c("Standardize")] * 10_000), TABLE, ""),
-        (job(LINE, target_transform=[c("Bin", quantiles=LARGEST)]), ROW, ""),
+        (job(LINE, prepare=[c("OneHot", max_categories=LARGEST)]), TABLE, "/prepare/0/max_categories"),
+        (job(LINE, prepare=[c("Standardize")] * 10_000), TABLE, "/prepare"),
+        (job(LINE, target_transform=[c("Bin", quantiles=LARGEST)]), ROW, "/target_transform/0/quantiles"),
         (job(LINE, target_transform=[c("Standardize")] * 10_000), ROW, "/target_transform"),
         (job(LINE, trainer={"sampler": c("RandomSampler", num_samples=LARGEST)}), ROW, "/trainer/sampler"),
     ],

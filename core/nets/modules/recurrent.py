@@ -25,37 +25,25 @@ def select(steps_BTH: Tensor, output: Output, is_bidirectional: bool) -> Tensor:
             return steps_BTH[:, -1]
 
 
-class RNN(nn.RNN):
+class _OneOutput(nn.RNNBase):
+    """`output` chooses what goes on of the steps; the last states stay behind."""
+
+    def __init__(self, *, output: Output, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.output = output
+
+    def forward(self, x_BTF: Tensor) -> Tensor:
+        steps_BTH, _ = super().forward(x_BTF)
+        return select(steps_BTH, self.output, self.bidirectional)
+
+
+class RNN(_OneOutput, nn.RNN):  # type: ignore[misc]  # torch's forward gives the state beside it
     """An Elman network over the steps of [B, T, features]; `output` chooses what it gives on."""
 
-    def __init__(self, *, output: Output, **keywords: Any) -> None:
-        super().__init__(**keywords)
-        self.output = output
 
-    def forward(self, x_BTF: Tensor) -> Tensor:  # type: ignore[override]  # torch's gives the state beside it
-        steps_BTH, _ = super().forward(x_BTF)
-        return select(steps_BTH, self.output, self.bidirectional)
-
-
-class LSTM(nn.LSTM):
+class LSTM(_OneOutput, nn.LSTM):  # type: ignore[misc]  # torch's forward gives the state beside it
     """A long short-term memory over the steps of [B, T, features]; `output` chooses what it gives on."""
 
-    def __init__(self, *, output: Output, **keywords: Any) -> None:
-        super().__init__(**keywords)
-        self.output = output
 
-    def forward(self, x_BTF: Tensor) -> Tensor:  # type: ignore[override]  # torch's gives the state beside it
-        steps_BTH, _ = super().forward(x_BTF)
-        return select(steps_BTH, self.output, self.bidirectional)
-
-
-class GRU(nn.GRU):
+class GRU(_OneOutput, nn.GRU):  # type: ignore[misc]  # torch's forward gives the state beside it
     """A gated recurrent unit over the steps of [B, T, features]; `output` chooses what it gives on."""
-
-    def __init__(self, *, output: Output, **keywords: Any) -> None:
-        super().__init__(**keywords)
-        self.output = output
-
-    def forward(self, x_BTF: Tensor) -> Tensor:  # type: ignore[override]  # torch's gives the state beside it
-        steps_BTH, _ = super().forward(x_BTF)
-        return select(steps_BTH, self.output, self.bidirectional)
