@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from core.faults import join
+
 
 def upload_key(upload_id: str) -> str:
     """The storage key of a complete upload."""
@@ -16,7 +18,7 @@ def uploads_in(spec: Any, pointer: str = "") -> Iterator[tuple[str, str]]:
             yield f"{pointer}/upload", spec["upload"]
             return
         for word, value in spec.items():
-            yield from uploads_in(value, f"{pointer}/{word}")
+            yield from uploads_in(value, join(pointer, word))
     elif isinstance(spec, list):
         for place, value in enumerate(spec):
             yield from uploads_in(value, f"{pointer}/{place}")

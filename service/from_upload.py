@@ -1,7 +1,9 @@
 """What a complete upload is used for: a dataset of its bytes, or a file that a job reads."""
 
 import asyncio
+import contextlib
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 from uuid import uuid4
@@ -23,6 +25,11 @@ from service.parts import Parts
 from service.spool import Spooled, require_free, spool_folder
 from service.uploads import Upload, accept
 
+#: A spec has no room for more components that name one.
+MAX_NAMED = 1000
+#: So much of a check's address space may be files.
+_MAPPED = 0.75
+
 
 async def accept_upload(parts: Parts, owner: str, asked: DatasetUpload, once: Once) -> Response[Any]:
     """202 and a new version, or 200 and the newest one where it holds these bytes. The upload stays, so that
@@ -41,15 +48,53 @@ async def accept_upload(parts: Parts, owner: str, asked: DatasetUpload, once: On
 
 
 def names_upload(body: bytes) -> bool:
-    """Whether the JSON of a new dataset speaks of an upload; what is wrong with it is told later."""
+    """Whether the JSON of a new dataset speaks of an upload, and not of a source; what else is wrong with it
+    is told later. Raises Invalid where it speaks of both, or of neither."""
     try:
-        return msgspec.json.decode(body, type=_Kind).upload is not msgspec.UNSET
+        kind = msgspec.json.decode(body, type=_Kind)
     except (msgspec.DecodeError, RecursionError):
         return False
+    given = [name for name in _Kind.__struct_fields__ if getattr(kind, name) is not msgspec.UNSET]
+    if len(given) != 1:
+        came = "both" if given else "neither"
+        message = (
+            f"Expected exactly one of upload and source; {came} came. Name the one that the dataset is of."
+        )
+        raise Invalid(message, errors=[ProblemError("", "invalid", message)])
+    return given == ["upload"]
 
 
 class _Kind(msgspec.Struct):
     upload: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    source: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+async def named_uploads(
+    parts: Parts, owner: str, named: Mapping[str, str]
+) -> tuple[dict[str, str], list[ProblemError]]:
+    """Local paths, by id, of the uploads that a spec names (pointer to id), and what is wrong with others.
+    Past what the helper's child can map there is no path."""
+    wanted = list(dict.fromkeys(named.values()))[:MAX_NAMED]
+    if not wanted:
+        return {}, []
+    async with parts.database.read() as session:
+        rows = {row.id: row for row in await session.scalars(statements.get_uploads(owner, wanted))}
+    missing: list[ProblemError] = []
+    for pointer, upload_id in named.items():
+        if upload_id in wanted and (wrong := _wrong(rows.get(upload_id), upload_id)) is not None:
+            fault(missing, pointer, "unknown_upload", f"{wrong}.")
+    return await asyncio.to_thread(paths_of, parts, list(rows.values())), missing
+
+
+def paths_of(parts: Parts, rows: list[Row]) -> dict[str, str]:
+    """Of complete uploads that together fit into a check, by id; blocking."""
+    paths, left_bytes = {}, int(parts.settings.plan_memory_bytes * _MAPPED)
+    for row in rows:
+        if row.sha256 is not None and row.length <= left_bytes:
+            with contextlib.suppress(FileNotFoundError):  # it has just been deleted
+                paths[row.id] = str(parts.storage.fetch(upload_key(row.id)))
+                left_bytes -= row.length
+    return paths
 
 
 async def require_uploads(session: AsyncSession, owner: str, spec: dict[str, Any]) -> None:

@@ -1,4 +1,5 @@
-"""What the helper child does: reads the bytes of a spec and checks it. No HTTP, no row, no file.
+"""What the helper child does: reads the bytes of a spec and checks it. No HTTP, no row, no file but
+the uploads that the spec names.
 
 A request is MessagePack, since it carries bytes; a reply is JSON, since a spec may hold an integer that
 MessagePack cannot. Both sides of the pipe find the messages here.
@@ -6,6 +7,7 @@ MessagePack cannot. Both sides of the pipe find the messages here.
 
 import re
 import traceback
+from pathlib import Path
 from typing import Any, TypeAlias, assert_never
 
 import msgspec
@@ -16,32 +18,39 @@ from core.data.manifest import Manifest
 from core.errors import Invalid, ModelyardError
 from core.faults import show
 from core.nets.parse import parse_spec
-from core.nets.plan import Checked, Source, check
+from core.nets.plan import Checked, Source, check, refusal
+from core.uploads import uploads_of
 from modelyard.specs import ProblemError
 
 REFERENCE = re.compile(r"([a-z0-9][a-z0-9._-]{0,62})(?:@([1-9][0-9]{0,8}))?")
 
 
 class Read(Struct, frozen=True, tag=True):
-    """Is this a spec at all, and which dataset does it name? Answered with Named or Refused."""
+    """Is this a spec at all, and what does it name? Answered with Named or Refused."""
 
     body: bytes
 
 
 class Examine(Struct, frozen=True, tag=True):
-    """Can it train? `dataset` is name@version, `manifest` its JSON. Answered with Passed or Refused."""
+    """Can it train? `dataset` is name@version, `manifest` its JSON. `files` are the paths of uploads by id,
+    `missing` what is wrong with uploads that have none. Answered with Passed or Refused."""
 
     body: bytes
     dataset: str
     manifest: bytes
     max_parameters: int
+    files: dict[str, str] = {}
+    missing: list[ProblemError] = []
 
 
 Request: TypeAlias = Read | Examine
 
 
 class Named(Struct, frozen=True, tag=True):
+    """`uploads` are ids by the JSON pointer that names them."""
+
     reference: str
+    uploads: dict[str, str]
 
 
 class Passed(Struct, frozen=True, tag=True):
@@ -119,12 +128,27 @@ def _answer(request: Request) -> Reply:
     raw = parse_spec(request.body)
     match request:
         case Read():
-            return Named(_reference_of(raw))
+            return Named(_reference_of(raw), uploads_of(raw))
         case Examine():
-            manifest = msgspec.json.decode(request.manifest, type=Manifest)
-            checked = check(raw, Source(request.dataset, manifest), max_parameters=request.max_parameters)
+            checked = _check(raw, request)
             checked.plan.spec = {}  # the same as the job's; a spec of a mebibyte goes through the pipe once
             return Passed(checked)
+
+
+def _check(raw: object, request: Examine) -> Checked:
+    manifest = msgspec.json.decode(request.manifest, type=Manifest)
+    try:
+        checked = check(
+            raw,
+            Source(request.dataset, manifest),
+            max_parameters=request.max_parameters,
+            files={upload_id: Path(path) for upload_id, path in request.files.items()},
+        )
+    except Invalid as error:
+        raise refusal([*error.errors, *request.missing]) from error
+    if request.missing:
+        raise refusal(request.missing)
+    return checked
 
 
 def _reference_of(raw: object) -> str:

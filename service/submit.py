@@ -19,7 +19,7 @@ from modelyard import specs
 from modelyard.specs import JobState, Wanted
 from service import planner
 from service.estimates import work_of
-from service.from_upload import require_uploads
+from service.from_upload import named_uploads, require_uploads
 from service.idempotency import Once, in_flight
 from service.parts import Parts
 from service.planner import wrong_dataset
@@ -46,7 +46,12 @@ class _Reference(msgspec.Struct):
 
 async def examine(parts: Parts, owner: str, body: bytes) -> Submission:
     """Raises Malformed, Invalid with all errors at once, or Conflict while the dataset is being read."""
-    reference = _reference_of(body) or await _read(parts, body)
+    # Without the word, or an escape that may hide it, no upload is named.
+    may_name = b"upload" in body or b"\\u" in body
+    reference, named = (None if may_name else _reference_of(body)), dict[str, str]()
+    if reference is None:
+        read = await _read(parts, body)
+        reference, named = read.reference, read.uploads
     try:
         dataset = await _dataset_of(parts, owner, reference)
     except ModelyardError:
@@ -54,12 +59,12 @@ async def examine(parts: Parts, owner: str, body: bytes) -> Submission:
         raise
     manifest = msgspec.json.encode(dataset.manifest)
     name = f"{dataset.name}@{dataset.version}"
-    request = planner.Examine(body, name, manifest, parts.settings.plan_max_parameters)
+    files, missing = await named_uploads(parts, owner, named)
+    request = planner.Examine(
+        body, name, manifest, parts.settings.plan_max_parameters, files=files, missing=missing
+    )
     reply = planner.decode(await parts.helper.ask(planner.encode(request)))
     assert isinstance(reply, planner.Passed)
-    if uploads_of(reply.checked.spec):
-        async with parts.database.read() as session:
-            await require_uploads(session, owner, reply.checked.spec)
     return Submission(dataset, reply.checked)
 
 
@@ -72,11 +77,11 @@ def _reference_of(body: bytes) -> str | None:
     return reference if reference is not None and planner.REFERENCE.fullmatch(reference) else None
 
 
-async def _read(parts: Parts, body: bytes) -> str:
-    """The dataset's reference. Raises Malformed for what is no strict JSON, Invalid where none is named."""
+async def _read(parts: Parts, body: bytes) -> planner.Named:
+    """What the spec names. Raises Malformed for what is no strict JSON, Invalid where none is named."""
     reply = planner.decode(await parts.helper.ask(planner.encode(planner.Read(body))))
     assert isinstance(reply, planner.Named)
-    return reply.reference
+    return reply
 
 
 async def submit(parts: Parts, owner: str, submission: Submission, once: Once) -> Response[Any]:

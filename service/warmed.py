@@ -1,6 +1,7 @@
 """Imported by the fork server alone: what a plan needs, paid once, so that each child has it at its birth."""
 
 import gc
+import os
 
 import torch
 
@@ -8,6 +9,7 @@ import service.helper
 import service.planner  # noqa: F401 - what the children run and answer
 from core.nets.warm import warm
 
+os.environ["TOKENIZERS_PARALLELISM"] = "false"  # read at its first use
 torch.set_num_threads(1)  # a process that forks must have no threads of its own
 warm()
 gc.collect()

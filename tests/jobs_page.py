@@ -138,7 +138,7 @@ _HOUSES = _table(
         "area": ("float64", ColumnStats(count=990, missing=10, mean=100.0, std=30.0, min=20.0, max=400.0)),
         "rooms": ("int64", ColumnStats(count=1000, mean=3.5, std=0.5, values=[(3, 500), (4, 500)])),
         "city": _word(bern=300, oslo=300, rome=400),
-        "street": ("string", ColumnStats(count=1000, values=[(f"street {n}", 5) for n in range(200)])),
+        "street": ("string", ColumnStats(count=1000, values=[(f"street {n}", 20) for n in range(50)])),
         "trust": _number(0.5),
         "garden": _truth(600),
         "pool": _truth(100),

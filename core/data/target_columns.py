@@ -11,10 +11,12 @@ import pyarrow as pa
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from core.data.manifest import Manifest
-from core.data.target_transforms import Log1p, Standardize, bin_classes, binning, renamed
+from core.data.manifest import ColumnStats, Manifest
+from core.data.target_transforms import Bin, Log1p, Standardize, bin_classes, binning, renamed
 from core.data.targets import Targets, is_labelled, label_of
 from core.errors import Invalid
+from core.faults import fault, join
+from modelyard.specs import ProblemError
 
 # N rows, K target columns
 
@@ -75,6 +77,42 @@ def fit_targets(read: NDArray[Any], targets: Targets, training_rows: NDArray[np.
             f"the target {names} has missing values, or such as float32 cannot hold: leave those rows out"
         )
     return FittedTargets(values, targets.classes, scaling)
+
+
+def check_quantiles(targets: Targets, manifest: Manifest, rows: int, errors: list[ProblemError]) -> None:
+    """Whether a Bin by quantiles leaves a class empty, whichever `rows` of the training split train.
+
+    With m rows set aside, the i-th smallest of those that are left is at least the i-th smallest of all, and
+    at most the (i + m)-th. Where the manifest doesn't list the values, the worker finds out.
+    """
+    for place, transform in enumerate(targets.transforms):
+        if not isinstance(transform, Bin) or transform.quantiles is None:
+            continue
+        (name,) = targets.names
+        message = None
+        if transform.quantiles > rows:
+            message = f"{transform.quantiles} quantiles of {rows} training rows leave a class empty"
+        elif _fall_together(manifest.columns.get(name), transform.quantiles, rows):
+            message = (
+                f"{transform.quantiles} quantiles of {name!r} fall on one value, so a class would be empty"
+            )
+        if message is not None:
+            message += ": take fewer quantiles, or give Bin its edges."
+            fault(errors, join("/target_transform", place, "quantiles"), "empty_class", message)
+
+
+def _fall_together(stats: ColumnStats | None, quantiles: int, rows: int) -> bool:
+    """Whether two edges, or the first and the least value, are the same for certain."""
+    if stats is None or not stats.values:
+        return False
+    ends_V = np.cumsum([count for _, count in stats.values])  # V distinct values, rising
+    if (set_aside := int(ends_V[-1]) - rows) < 0:
+        return False
+    # Linear between the ranks around (rows - 1) k / quantiles, as numpy does it; in integers, so exact.
+    steps_K = (rows - 1) * np.arange(1, quantiles, dtype=np.int64)
+    least_K = np.searchsorted(ends_V, steps_K // quantiles, side="right")
+    greatest_K = np.searchsorted(ends_V, -(-steps_K // quantiles) + set_aside, side="right")
+    return bool((greatest_K[1:] <= least_K[:-1]).any() or greatest_K[0] == 0)
 
 
 def _read_labels(table: pa.Table, manifest: Manifest, targets: Targets) -> NDArray[np.int64]:

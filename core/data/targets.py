@@ -101,7 +101,7 @@ def resolve_targets(
         message = '"image" holds the pictures, and the net takes them in; choose another target.'
         fault(errors, "/target", "wrong_kind", message)
         return None
-    inputs = _resolve_inputs(spec.inputs, names, _beside(spec), manifest, errors)
+    inputs = _resolve_inputs(spec.inputs, names, beside(spec), manifest, errors)
     if inputs is None or transforms is None or not _has_all_values(names, manifest, errors):
         return None
     if target is None:
@@ -115,7 +115,7 @@ def resolve_targets(
         case "classification":
             classes = _resolve_classes(names, transforms, manifest, errors)
         case "multilabel":
-            classes = _resolve_labels(names, manifest, errors)
+            classes = _resolve_labels(spec, names, manifest, errors)
         case "regression":
             pointer = "/task" if spec.task else "/loss" if spec.loss else "/target"
             _check_numbers(names, transforms, manifest, errors, pointer)
@@ -148,7 +148,7 @@ def _resolve_target(spec: JobSpec, manifest: Manifest, errors: list[ProblemError
 def _is_column(name: str, names: list[str], pointer: str, errors: list[ProblemError]) -> bool:
     if name in names:
         return True
-    message = f"The dataset has no column {show(name)}.{suggestion(name, names)} It has {_list(names)}."
+    message = f"The dataset has no column {show(name)}.{suggestion(name, names)} It has {listed(names)}."
     fault(errors, pointer, "unknown_column", message)
     return False
 
@@ -163,7 +163,7 @@ def _resolve_inputs(
     if asked is None:
         found = _default_inputs([*targets, *beside], manifest)
         if not found:
-            message = f"The dataset has {_list(targets)} and nothing to learn from; add columns to it."
+            message = f"The dataset has {listed(targets)} and nothing to learn from; add columns to it."
             fault(errors, "/inputs", "no_inputs", message)
         return found or None
     before = len(errors)
@@ -183,7 +183,7 @@ def _resolve_inputs(
     return groups if len(errors) == before else None
 
 
-def _beside(spec: JobSpec) -> list[str]:
+def beside(spec: JobSpec) -> list[str]:
     """Columns that say how rows are dealt with, not what they hold: no inputs unless they are named."""
     weights = (spec.trainer.sampler or {}).get("weights")
     return [name for name in (spec.split.group, weights) if isinstance(name, str)]
@@ -304,7 +304,7 @@ def _resolve_classes(
     check_maps(transforms, labels, errors)
     classes = list(dict.fromkeys(renamed(label, transforms) for label in labels))
     if len(classes) < 2:
-        message = f"A classification has at least two classes; {show(name)} has {_list(classes)}."
+        message = f"A classification has at least two classes; {show(name)} has {listed(classes)}."
         fault(errors, "/target", "one_class", message)
         return None
     return classes
@@ -328,8 +328,13 @@ def _listed_labels(name: str, stats: ColumnStats | None, errors: list[ProblemErr
     return [label_of(value) for value, _ in stats.values]
 
 
-def _resolve_labels(names: list[str], manifest: Manifest, errors: list[ProblemError]) -> list[str] | None:
+def _resolve_labels(
+    spec: JobSpec, names: list[str], manifest: Manifest, errors: list[ProblemError]
+) -> list[str] | None:
     """The names of yes-or-no columns; of one array column of K values they are 0 to K - 1."""
+    takes, other = "A multilabel target is", "task"
+    if spec.task is None and spec.loss is not None:  # nobody said multilabel
+        takes, other = f"{spec.loss.get('type')} takes a target of", "loss"
     for name in names:
         stats, feature = manifest.columns.get(name), manifest.features[name]
         values = None if stats is None or stats.values is None else {value for value, _ in stats.values}
@@ -337,8 +342,8 @@ def _resolve_labels(names: list[str], manifest: Manifest, errors: list[ProblemEr
         is_yes_or_no = feature.dtype == "bool" or (values is not None and values <= {0, 1})
         if is_labelled(name, manifest) or is_many or len(feature.shape) > 1 or not is_yes_or_no:
             message = (
-                f"A multilabel target is bool or 0 and 1, a column a label or one array [rows, labels]; "
-                f"{show(name)} isn't. Mend it, or choose another task."
+                f"{takes} bool or 0 and 1, a column a label or one array [rows, labels]; {show(name)} isn't. "
+                f"Mend it, or choose another {other}."
             )
             fault(errors, "/target", "wrong_task", message)
             return None
@@ -370,6 +375,7 @@ def _check_numbers(
             fault(errors, "/target", "wrong_task", message)
 
 
-def _list(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """The names as an error lists them."""
     shown = ", ".join(repr(name) for name in names[:20])
     return shown if len(names) <= 20 else f"{shown}, … ({len(names)} columns)"

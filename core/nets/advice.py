@@ -3,14 +3,18 @@
 from collections.abc import Iterator
 from typing import Any
 
-from core.data.manifest import Manifest
-from core.data.targets import Targets
+from core.data.manifest import Kind, Manifest
+from core.data.targets import Targets, beside, listed
 from core.faults import join
 from core.nets.balance import training_counts
 from core.nets.components.facts import BATCH_NORMS, LINEAR_BETWEEN, SPOILS_SCORES, WEIGHTED
 from core.nets.components.layers import GRAPH, SEQUENTIAL
+from modelyard.specs import JobSpec
 
 Component = dict[str, Any]
+
+#: A string of more goes one-hot with a warning, unless that was asked for.
+MANY_VALUES = 100
 
 #: They apply the softmax or the sigmoid themselves.
 _TAKES_SCORES = frozenset({"CrossEntropyLoss", "BCEWithLogitsLoss", "MultiLabelSoftMarginLoss"})
@@ -29,6 +33,42 @@ def advise(
     yield from _linear_chains(model, "/model")
     yield from _lone_rows(model, batch_size)
     yield from _unseen_classes(targets, manifest)
+
+
+def advise_rows(
+    spec: JobSpec, rows: int, targets: Targets, prepare: list[Component], manifest: Manifest
+) -> Iterator[str]:
+    """About what reaches the net: `rows` an epoch, and columns made by the resolved `prepare`."""
+    if spec.trainer.drop_last and rows < spec.trainer.batch_size:
+        yield (
+            f"/trainer/drop_last: a batch of {spec.trainer.batch_size} is never full; each epoch trains "
+            f"one batch of all {rows} rows, where torch's loader would give none. Lower batch_size."
+        )
+    if spec.inputs is None and manifest.kind is Kind.TABLE:
+        apart = {*targets.columns, *targets.names, *beside(spec)}
+        left_out = [name for name in manifest.features if name not in apart]
+        if left_out:
+            yield (
+                f"/inputs: only texts reach the net by default, and {listed(left_out)} beside them don't. "
+                "Name the inputs, and take a Graph for several."
+            )
+    yield from _wide_columns(spec, prepare, manifest)
+
+
+def _wide_columns(spec: JobSpec, prepare: list[Component], manifest: Manifest) -> Iterator[str]:
+    """Strings of many values that nobody asked to spread."""
+    asked = [step["columns"] for step in spec.prepare or [] if step["type"] == "OneHot"]
+    if "*" in asked:
+        return
+    spread = [step["columns"] for step in prepare if step["type"] == "OneHot"]
+    for columns in (columns for columns in spread if columns not in asked):
+        for name in columns:
+            count = len(manifest.columns[name].values or [])
+            if count > MANY_VALUES:
+                yield (
+                    f"/prepare: {name!r} becomes {count} features, one a value, since nothing else is said; "
+                    "say OneHot with max_categories, or leave the column out of the inputs."
+                )
 
 
 def _last_layer(model: Component, loss: Component | None) -> Iterator[str]:

@@ -68,14 +68,15 @@ def save(value: Any, path: Path) -> StoredFile:
     return describe(path)
 
 
-def load(path: Path) -> Any:
-    """Tensors and plain values only; raises `pickle.UnpicklingError` on anything else."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+def load(path: Path, *, is_mapped: bool = False) -> Any:
+    """Tensors and plain values only; raises `pickle.UnpicklingError` on anything else. With `is_mapped` the
+    numbers stay in the file, which is then a zip archive, until they are looked at."""
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped)
 
 
 def plain_state_dict(net: nn.Module) -> dict[str, Tensor]:
-    """On the CPU, keys as in a plain script. It stays torch's own kind of dict, whose versions of modules some
-    of torchvision's nets ask for when they load it."""
+    """On the CPU, keys as in a plain script. It stays torch's own kind of dict: some of torchvision's nets ask
+    it for the versions of their modules when they load it."""
     state: dict[str, Tensor] = net.state_dict()
     state.update({name: tensor.detach().cpu() for name, tensor in state.items()})
     return state

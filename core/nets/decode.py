@@ -1,18 +1,22 @@
 """Plain values to structs with every error at once, where msgspec alone stops at the first."""
 
 import re
+from collections.abc import Iterable, Iterator
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from core.faults import fault, is_full, join, show, suggestion
 from modelyard.specs import ProblemError
+from modelyard.specs.jobspec import Component
 
+T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 
-#: Stands where a required field is missing or wrong, so that the rest can still be looked at.
+#: Stands where a required field or an entry of a list is missing or wrong, so that the rest can still be
+#: looked at.
 MISSING: Any = None
 
 _PATH = re.compile(r" - at `\$(?P<path>[^`]*)`$")
@@ -46,7 +50,7 @@ def decode_struct(raw: object, struct: type[S], pointer: str, errors: list[Probl
                 good[key] = decoded
         else:
             decoded = convert(value, inner, join(pointer, key), errors)
-            if len(errors) == before:
+            if decoded is not MISSING or len(errors) == before:
                 good[key] = decoded
     for key, field in fields.items():
         if key not in raw and field.required:
@@ -57,10 +61,19 @@ def decode_struct(raw: object, struct: type[S], pointer: str, errors: list[Probl
 
 
 def convert(value: object, kind: Any, pointer: str, errors: list[ProblemError]) -> Any:
-    """A value as `kind`, strictly; where it doesn't fit, one error that points at the part, and None."""
+    """A value as `kind`, strictly; where it doesn't fit, one error that points at the part, and `MISSING`. Of
+    a list each entry has its own, and `MISSING` in its place."""
     try:
         return msgspec.convert(value, kind, strict=True)
     except msgspec.ValidationError as error:
+        found = _list_of(kind)
+        if found is not None and isinstance(value, list):
+            before = len(errors)
+            entries = [
+                _entry(entry, found.entry, join(pointer, place), errors) for place, entry in enumerate(value)
+            ]
+            if len(errors) > before:
+                return MISSING if found.is_bounded else entries
         text = str(error)
         at = _PATH.search(text)
         part, inside = pointer, value
@@ -76,8 +89,52 @@ def convert(value: object, kind: Any, pointer: str, errors: list[ProblemError]) 
         if part == pointer and (names := _names(kind)):
             expected = f"Expected {', '.join(map(show, names))}"
             hint = suggestion(value, names) if isinstance(value, str) else ""
+        if part == pointer and isinstance(value, str) and _is_component(kind):
+            hint = f' Write {{"type": {show(value)}}}.'
         fault(errors, part, "invalid_value", f"{expected}; {show(inside)} came.{hint}")
-        return None
+        return MISSING
+
+
+def present(entries: Iterable[T]) -> Iterator[tuple[int, T]]:
+    """The entries of a decoded list that aren't `MISSING`, each with its place."""
+    return ((place, entry) for place, entry in enumerate(entries) if entry is not MISSING)
+
+
+class _List(msgspec.Struct, frozen=True):
+    """`entry` is the type of each. One `is_bounded` in its length is no list without an entry."""
+
+    entry: Any
+    is_bounded: bool
+
+
+def _list_of(kind: Any) -> _List | None:
+    """The list that a value of this type, or of a union, may be."""
+    if get_origin(kind) is list:
+        return _List(get_args(kind)[0], is_bounded=False)
+    if get_origin(kind) is Annotated:
+        bare = _list_of(get_args(kind)[0])
+        return None if bare is None else _List(bare.entry, is_bounded=True)
+    if get_origin(kind) in (Union, UnionType):
+        return next((found for option in get_args(kind) if (found := _list_of(option)) is not None), None)
+    return None
+
+
+def _entry(value: object, kind: Any, pointer: str, errors: list[ProblemError]) -> Any:
+    """`MISSING` where anything is wrong with it."""
+    if is_full(errors):
+        return MISSING
+    before = len(errors)
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        decoded = decode_struct(value, kind, pointer, errors)
+    else:
+        decoded = convert(value, kind, pointer, errors)
+    return decoded if len(errors) == before else MISSING
+
+
+def _is_component(kind: Any) -> bool:
+    """Or a component or null; not what has bounds of its own, as the client's metadata."""
+    options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return Component in options
 
 
 def _names(kind: Any) -> list[str]:

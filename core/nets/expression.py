@@ -121,6 +121,9 @@ def _formula(node: ast.expr, depth: int) -> Formula:
             return _choice(*(_formula(part, depth - 1) for part in (test, body, orelse)))
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):
             return _call(name, [_formula(arg, depth - 1) for arg in args])
+        case ast.BinOp(left=left, op=ast.BitXor(), right=right):
+            power = ast.unparse(ast.BinOp(left, ast.Pow(), right))
+            raise ExpressionError(f"{ast.unparse(node)[:60]!r} is no power; write a power as {power[:60]}")
     raise ExpressionError(f"{ast.unparse(node)[:60]!r} is no arithmetic; an expression may use {_KNOWN}")
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from core.faults import fault, join, show
+from core.nets.decode import present
 from core.nets.matching import BadPattern, check_matches, full_matches
 from modelyard.specs import JobSpec, ProblemError
 from modelyard.specs.jobspec import Unfreeze
@@ -31,10 +32,10 @@ def freezing_of(spec: JobSpec) -> Freezing:
 def frozen_names(freezing: Freezing, names: Iterable[str], epoch: int = 0) -> set[str]:
     """What doesn't train in `epoch`, which counts from 0. Raises BadPattern."""
     names = list(names)
-    frozen = {name for pattern in freezing.freeze for name in full_matches(pattern, names)}
+    frozen = {name for _, pattern in present(freezing.freeze) for name in full_matches(pattern, names)}
     thawed = {
         name
-        for unfreeze in freezing.unfreeze
+        for _, unfreeze in present(freezing.unfreeze)
         if unfreeze.epoch <= epoch
         for name in full_matches(unfreeze.match, names)
     }
@@ -68,9 +69,9 @@ def check_freezing(
     """Every pattern matches something, what thaws was frozen and thaws in time, and something trains."""
     before = len(errors)
     frozen: set[str] = set()
-    for place, pattern in enumerate(freezing.freeze):
+    for place, pattern in present(freezing.freeze):
         frozen.update(check_matches(pattern, names, join("/freeze", place), errors))
-    for place, unfreeze in enumerate(freezing.unfreeze):
+    for place, unfreeze in present(freezing.unfreeze):
         pointer = join("/unfreeze", place)
         found = check_matches(unfreeze.match, names, join(pointer, "match"), errors)
         if found and not frozen.intersection(found):

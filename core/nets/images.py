@@ -9,6 +9,7 @@ from core.data.images import is_channels_last
 from core.data.manifest import Kind, Manifest
 from core.faults import fault, join
 from core.nets import registry
+from core.nets.decode import present
 from core.nets.forms import MAX_PIXELS, Form, Tracer, form_of
 from core.nets.mixing import check_mixing
 from core.nets.transforms import (
@@ -92,7 +93,7 @@ class _List:
         self.pointer = pointer
         self.errors = errors
         self.checked: list[Component] = []
-        for place, component in enumerate(components[: MAX_TRANSFORMS + 1]):
+        for place, component in present(components[: MAX_TRANSFORMS + 1]):
             found = registry.check_component("transform", component, join(pointer, place), errors)
             self.checked += [] if found is None else [found]
         self.pointers = dict(_pointers(self.checked, pointer))

@@ -107,6 +107,17 @@ def describe(kind: Any) -> str:
     return " | ".join(_describe(member) for member in _members(kind))
 
 
+def meaning(kind: Any) -> str:
+    """What a value stands for, where the type says so in its title; else the type in words."""
+    meta = get_args(kind)[1] if get_origin(kind) is Annotated else None
+    return getattr(meta, "title", None) or describe(kind)
+
+
+def struct_of(kind: Any) -> type[msgspec.Struct] | None:
+    """The struct that an object of this type is."""
+    return next((member for member in _members(kind) if _is_struct(member)), None)
+
+
 def _describe(kind: Any) -> str:
     meta: msgspec.Meta | None = None
     if get_origin(kind) is Annotated:

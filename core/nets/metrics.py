@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import torch
+from torchmetrics.utilities.exceptions import TorchMetricsUserError
 
 from core.data.manifest import Manifest
 from core.data.targets import Targets
@@ -19,6 +20,7 @@ from core.nets.components.metrics import (
     REGRESSION,
     SQUARE,
 )
+from core.nets.decode import present
 from core.nets.measures import TorchMetric
 from core.nets.refusals import REFUSALS
 from modelyard.specs import JobSpec, ProblemError
@@ -59,7 +61,7 @@ def check_metrics(
         message = f"A job measures at most {MAX_METRICS} metrics; {len(spec.metrics)} came."
         fault(errors, "/metrics", "too_large", message)
         return list(found.values())
-    for place, raw in enumerate(spec.metrics):
+    for place, raw in present(spec.metrics):
         pointer = join("/metrics", place)
         if raw in usual or (isinstance(raw, dict) and set(raw) == {"type"} and _word(raw["type"]) in usual):
             continue
@@ -211,8 +213,10 @@ def _try(component: Component, task: Task, num_values: int, pointer: str, errors
         metric = TorchMetric(task, component, torch.device("cpu"))
         metric.add(answers, truth)
         metric.compute()
-    except REFUSALS as error:
-        message = f"torchmetrics refuses {component['type']}: {first_line(error)}."
+    except (*REFUSALS, TorchMetricsUserError) as error:
+        is_lone = task == "multilabel" and num_values == 1
+        hint = ' A target of one yes-or-no column is "task": "classification".' if is_lone else ""
+        message = f"torchmetrics refuses {component['type']}: {first_line(error)}.{hint}"
         fault(errors, pointer, "invalid_value", message)
         return False
     return True

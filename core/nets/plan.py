@@ -1,9 +1,11 @@
 """The plan: everything about a job that can be known before it runs, and every reason why it couldn't.
 
 `check` is pure: it reads a spec and a manifest, builds the net on the meta device, and either fills in every
-default or raises with all errors at once. No file, no row, no network.
+default or raises with all errors at once. No row, no network, and no file but those it is given.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,23 +15,26 @@ from msgspec import Struct
 from core.data.elsewhere import check_elsewhere
 from core.data.manifest import Manifest
 from core.data.splits import resolve_split
+from core.data.target_columns import check_quantiles
 from core.data.targets import Targets, resolve_targets
 from core.errors import Invalid
 from core.faults import MAX_ERRORS, MAX_MESSAGE, fault, join
 from core.nets import registry
-from core.nets.advice import advise
+from core.nets.advice import advise, advise_rows
 from core.nets.build import Component, build_loss, build_net
 from core.nets.clock import Clock
-from core.nets.decode import decode_struct
+from core.nets.decode import decode_struct, present
 from core.nets.freezing import begin_epoch, check_freezing, freezing_of, is_frozen, trained_names
 from core.nets.inplace import check_inplace
 from core.nets.intake import Intake, resolve_intake
 from core.nets.memory import OptimizerBytes, step_bytes
 from core.nets.meta import QuickMeta
 from core.nets.metrics import check_metrics, metric_name
+from core.nets.named_files import check_tokenizers, check_weights
 from core.nets.objective import check_loss, check_output, outputs_per_row, resolve_loss
 from core.nets.optimization import advise_learning_rate, check_groups, check_optimizer
 from core.nets.sampling import check_sampler, rows_per_epoch
+from core.nets.schedules import advise_schedule
 from core.nets.spelling import check_data_words, check_parameter_words
 from core.nets.starting import check_initialize, parameters_of
 from core.nets.steps import steps_per_epoch
@@ -42,6 +47,7 @@ from modelyard.specs import JobSpec, Plan, ProblemError, ResolvedTransforms
 MAX_PARAMETERS = 2_000_000_000
 #: In one list of what is done to columns, or to the target.
 MAX_COMPONENTS = 100
+NO_FILES: Mapping[str, Path] = {}
 #: `/v1/models/stats` is no model.
 RESERVED_NAME = "stats"
 
@@ -91,25 +97,37 @@ class _Training(Struct, frozen=True):
     optimizer_bytes: OptimizerBytes
 
 
-def check(raw: object, source: Source, *, max_parameters: int = MAX_PARAMETERS) -> Checked:
-    """Raises `core.errors.Invalid` with every error found, each with a JSON pointer into the spec."""
+def check(
+    raw: object,
+    source: Source,
+    *,
+    max_parameters: int = MAX_PARAMETERS,
+    files: Mapping[str, Path] = NO_FILES,
+) -> Checked:
+    """Raises `core.errors.Invalid` with every error found, each with a JSON pointer into the spec. `files`
+    are the uploads that are at hand, by id; others are taken to be what they should be."""
     errors: list[ProblemError] = []
     warnings: list[str] = []
     parts = _check_parts(raw, source.manifest, errors, warnings)
     if parts is None:
-        raise _invalid(errors)
+        raise refusal(errors)
     with QuickMeta():
         walked = _walk(parts, source.manifest, max_parameters, errors)
     if walked is None:
         check_parameter_words(parts.spec, errors)
     training = _check_training(parts, walked, errors) if walked is not None else None
+    check_tokenizers(parts.spec.prepare or [], files, errors)
+    if walked is not None:
+        check_weights(walked.model, files, errors)
     if walked is not None and not errors:
         check_inplace(walked.model, tuple(x for _, x in parts.intake.meta_batch(parts.batch)), errors)
     if errors or walked is None or training is None:
-        raise _invalid(errors)
+        raise refusal(errors)
 
     warnings += walked.warnings
     warnings += advise(walked.model, parts.loss, parts.batch, parts.targets, source.manifest)
+    warnings += advise_rows(parts.spec, parts.rows, parts.targets, parts.intake.prepare, source.manifest)
+    warnings += advise_schedule(training.scheduler, training.clock)
     warnings += advise_learning_rate(parts.optimizer, training.scheduler)
     resolved = _resolved(parts, walked, training, source.dataset)
     plan = Plan(
@@ -153,6 +171,8 @@ def _check_parts(
         if loss is not None or spec.loss is None:
             loss = resolve_loss(loss, targets, manifest, errors)
     rows = _training_rows(spec, manifest, errors, warnings)
+    if targets is not None and rows is not None:
+        check_quantiles(targets, manifest, rows, errors)
     sampler = check_sampler(spec.trainer.sampler, rows, targets, manifest, errors)
     if targets is None:
         check_data_words(spec, errors)
@@ -184,7 +204,7 @@ def _components(
         return None
     checked = [
         _component(family, component, join("", family, place), errors)
-        for place, component in enumerate(components)
+        for place, component in present(components)
     ]
     found = [component for component in checked if component is not None]
     return found if len(found) == len(components) else None
@@ -283,7 +303,8 @@ def _resolved(parts: _Parts, walked: Walked, training: _Training, dataset: str) 
     }
 
 
-def _invalid(errors: list[ProblemError]) -> Invalid:
+def refusal(errors: list[ProblemError]) -> Invalid:
+    """All that is wrong with a spec, as one error."""
     # Messages quote the spec, and a spec may hold a string of a mebibyte.
     errors = [
         msgspec.structs.replace(error, message=error.message[:MAX_MESSAGE]) for error in errors[:MAX_ERRORS]

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.error import URLError
 
 import torch
+from msgspec import Struct
 from torch import Tensor, nn
 from torchvision import models
 
@@ -25,10 +26,40 @@ Component = dict[str, Any]
 FETCH_TIMEOUT_S = 60.0
 #: Auxiliary heads of googlenet and inception_v3: they only train, and are not built here.
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+#: What the kernel says where a file can't be mapped, and torch hands on.
+_OUT_OF_MEMORY = "Cannot allocate memory"
+
+
+#: Names of one kind of difference that a message lists.
+_MAX_NAMED = 3
 
 
 class WeightsMismatch(Exception):
     """The weights can't be had, or are not those of the architecture."""
+
+
+class Differences(Struct, frozen=True):
+    """Between the `state_dict` of an architecture and another one. `reshaped` are (name, shape that came,
+    shape expected). `kept` are the head's parameters where it has another size: they keep their first
+    values, and are no fault."""
+
+    num_expected: int
+    lacking: list[str]
+    extra: list[str]
+    reshaped: list[tuple[str, list[int], list[int]]]
+    kept: list[str]
+
+    def tell(self, kind: str) -> str | None:
+        """A sentence with every sort of difference; None where the weights fit."""
+        reshaped = [f"{name} is {came}, expected {expected}" for name, came, expected in self.reshaped]
+        parts = [
+            f"{verb}{_some(names)}"
+            for verb, names in (("it lacks ", self.lacking), ("it also has ", self.extra), ("", reshaped))
+            if names
+        ]
+        if not parts:
+            return None
+        return f"these are not the weights of {kind} ({self.num_expected} names): {'; '.join(parts)}"
 
 
 def load_pretrained(net: nn.Module, model: Component, files: Mapping[str, Path], cache: Path) -> list[str]:
@@ -64,6 +95,46 @@ def architectures_in(model: Component, path: str = "") -> Iterator[tuple[str, Co
         yield from architectures_in(child, f"{path}.{name}" if path else name)
 
 
+def differences(module: nn.Module, state: Mapping[str, Tensor]) -> Differences:
+    """Names and shapes alone: the module may be on meta."""
+    expected = module.state_dict()
+    state = _without_auxiliary(state)
+    differing = [name for name in expected if name in state and expected[name].shape != state[name].shape]
+    head = _head(module)
+    wrong = [name for name in differing if name.rpartition(".")[0] != head]
+    # A head of another size is left whole: half of one fits nothing.
+    kept = [name for name in expected if differing and name.rpartition(".")[0] == head]
+    return Differences(
+        num_expected=len(expected),
+        lacking=sorted(expected.keys() - state.keys()),
+        extra=sorted(state.keys() - expected.keys()),
+        reshaped=[(name, list(state[name].shape), list(expected[name].shape)) for name in wrong],
+        kept=kept,
+    )
+
+
+def read_state(path: Path, upload_id: str, *, is_mapped: bool = False) -> dict[str, Tensor]:
+    """The `state_dict` in an upload. Raises WeightsMismatch; MemoryError or OSError where that is the
+    machine's fault. With `is_mapped` no number is read before it is looked at."""
+    try:
+        state = artifacts.load(path, is_mapped=is_mapped)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # bytes that are none of torch's make its reader stumble over anything
+        if _OUT_OF_MEMORY in str(error):
+            raise MemoryError(str(error)) from error
+        raise WeightsMismatch(
+            f"the upload {upload_id} is no state_dict that torch.load(weights_only=True) reads: save "
+            "it with torch.save(model.state_dict(), …)"
+        ) from error
+    if not isinstance(state, dict) or not all(_is_named(*item) for item in state.items()):
+        raise WeightsMismatch(
+            f"the upload {upload_id} holds no state_dict (names to tensors): save it with "
+            "torch.save(model.state_dict(), …)"
+        )
+    return state
+
+
 def _state_of(component: Component, files: Mapping[str, Path], cache: Path) -> dict[str, Tensor]:
     kind, weights = component["type"], component["weights"]
     if weights == "DEFAULT":
@@ -73,21 +144,7 @@ def _state_of(component: Component, files: Mapping[str, Path], cache: Path) -> d
         raise WeightsMismatch(
             f"the upload {weights['upload']} with the weights of {kind} is gone: upload it again"
         )
-    try:
-        state = artifacts.load(path)
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # bytes that are none of torch's make its reader stumble over anything
-        raise WeightsMismatch(
-            f"the upload {weights['upload']} is no state_dict that torch.load(weights_only=True) reads: save "
-            "it with torch.save(model.state_dict(), …)"
-        ) from error
-    if not isinstance(state, dict) or not all(_is_named(*item) for item in state.items()):
-        raise WeightsMismatch(
-            f"the upload {weights['upload']} holds no state_dict (names to tensors): save it with "
-            "torch.save(model.state_dict(), …)"
-        )
-    return state
+    return read_state(path, weights["upload"])
 
 
 def _is_named(name: object, value: object) -> bool:
@@ -127,30 +184,17 @@ def _fetch_default(kind: str, cache: Path) -> dict[str, Tensor]:
 
 
 def _load(module: nn.Module, component: Component, state: dict[str, Tensor]) -> list[str]:
-    kind = component["type"]
-    state = {name: value for name, value in state.items() if not name.startswith(_AUXILIARY)}
-    expected = module.state_dict()
-    missing = sorted(expected.keys() - state.keys())
-    extra = sorted(state.keys() - expected.keys())
-    if missing or extra:
-        lacks = f" it lacks {_some(missing)};" if missing else ""
-        has = f" it also has {_some(extra)};" if extra else ""
-        raise WeightsMismatch(
-            f"these are not the weights of {kind}:{lacks}{has} expected {len(expected)} names"
-        )
-    differing = [name for name in expected if expected[name].shape != state[name].shape]
-    head = _head(module)
-    wrong = [name for name in differing if name.rpartition(".")[0] != head]
-    if wrong:
-        name = wrong[0]
-        raise WeightsMismatch(
-            f"these are not the weights of {kind}: {name} is {list(state[name].shape)}, expected "
-            f"{list(expected[name].shape)}"
-        )
-    # A head of another size is left whole: half of one fits nothing.
-    kept = [name for name in expected if differing and name.rpartition(".")[0] == head]
-    module.load_state_dict({name: value for name, value in state.items() if name not in kept}, strict=False)
-    return kept
+    found = differences(module, state)
+    if (told := found.tell(component["type"])) is not None:
+        raise WeightsMismatch(told)
+    kept = set(found.kept)
+    fitting = {name: value for name, value in _without_auxiliary(state).items() if name not in kept}
+    module.load_state_dict(fitting, strict=False)
+    return found.kept
+
+
+def _without_auxiliary(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in state.items() if not name.startswith(_AUXILIARY)}
 
 
 def _head(module: nn.Module) -> str:
@@ -160,4 +204,4 @@ def _head(module: nn.Module) -> str:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f", … ({len(names)})" if len(names) > 3 else "")
+    return ", ".join(names[:_MAX_NAMED]) + (f", … ({len(names)})" if len(names) > _MAX_NAMED else "")

@@ -15,7 +15,8 @@ from msgspec import UNSET, Struct
 
 from core.faults import fault, is_full, join, show, suggestion
 from core.nets.components import FAMILIES, JOINED
-from core.nets.lower import describe, lift
+from core.nets.decode import decode_struct
+from core.nets.lower import describe, lift, meaning, struct_of
 from core.nets.signatures import Entry, Parameter, read
 from core.nets.sources import source_of
 from modelyard.specs import ComponentInfo, ParameterInfo, ProblemError
@@ -184,11 +185,15 @@ def _explain(entry: Entry, given: dict[str, Any], pointer: str, errors: list[Pro
             msgspec.convert(value, parameter.kind, strict=True)
         except msgspec.ValidationError as error:
             bound = f" ({error})" if "<=" in str(error) or ">=" in str(error) else ""
-            message = f"{entry.name}.{name} is {describe(parameter.kind)}{bound}; {show(value)} came."
+            struct = struct_of(parameter.kind)
+            if struct is not None and isinstance(value, dict):
+                decode_struct(value, struct, join(pointer, name), errors)
+                continue
+            message = f"{entry.name}.{name} is {meaning(parameter.kind)}{bound}; {show(value)} came."
             fault(errors, join(pointer, name), "invalid_value", message)
     for name, parameter in entry.parameters.items():
         if parameter.is_required and name not in given:
-            message = f'{entry.name} needs "{name}" ({describe(parameter.kind)}); add it.'
+            message = f'{entry.name} needs "{name}" ({meaning(parameter.kind)}); add it.'
             fault(errors, pointer, "missing", message)
 
 

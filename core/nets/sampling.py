@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from core.data.manifest import Manifest
-from core.data.targets import Targets
+from core.data.targets import Targets, listed
 from core.errors import Invalid
 from core.faults import fault, is_full, join, show, suggestion
 from core.nets import registry
@@ -208,7 +208,10 @@ def _check_weights(
     stats, feature = manifest.columns.get(name), manifest.features.get(name)
     if feature is None:
         valid = [BALANCED, *manifest.features]
-        message = f'The dataset has no column {show(name)}.{suggestion(name, valid)} "{BALANCED}" needs none.'
+        message = (
+            f'weights is "{BALANCED}" or the name of a column; {show(name)} is neither.'
+            f"{suggestion(name, valid)} It has {listed(list(manifest.features))}."
+        )
         fault(errors, pointer, "unknown_column", message)
     elif stats is None or stats.min is None:
         message = f"A column of weights holds one number a row; {show(name)} holds {feature.dtype}."

@@ -47,6 +47,12 @@ def resolve_schedule(
     return resolved if len(errors) == before else None
 
 
+def advise_schedule(scheduler: Component | None, clock: Clock) -> Iterator[str]:
+    """Of a resolved schedule: the parts that the job ends before."""
+    if scheduler is not None:
+        yield from _never_begun(scheduler, clock.total(scheduler["interval"]), _POINTER)
+
+
 def build_scheduler(scheduler: Component | None, optimizer: Optimizer, clock: Clock) -> LRScheduler | None:
     """Of a resolved component. Whether it is stepped once an epoch or once a step stands in its `interval`.
     Raises what torch raises."""
@@ -70,6 +76,19 @@ def tree(scheduler: Component, pointer: str = _POINTER) -> Iterator[tuple[Compon
 
 def held(scheduler: Component) -> list[Component]:
     return scheduler["schedulers"] if scheduler["type"] in HOLDERS else []
+
+
+def _never_begun(scheduler: Component, total: int, pointer: str) -> Iterator[str]:
+    """`total` is how often this schedule is stepped."""
+    for place, milestone in enumerate(scheduler["milestones"] if scheduler["type"] == "SequentialLR" else []):
+        if milestone >= total:
+            yield (
+                f"{join(pointer, 'milestones', place)}: what follows {milestone} never begins; this schedule "
+                f"ends after {total} {scheduler['interval']}s. Lower it, or train longer."
+            )
+    if held(scheduler):
+        for place, (child, share) in enumerate(_shares(scheduler, total)):
+            yield from _never_begun(child, share, join(pointer, "schedulers", place))
 
 
 def _check_interval(part: Component, interval: Interval, pointer: str, errors: list[ProblemError]) -> None:

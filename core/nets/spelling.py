@@ -6,6 +6,7 @@ broken pattern is still told along with it.
 
 from core.faults import fault, join, show, suggestion
 from core.nets import registry
+from core.nets.decode import present
 from core.nets.images import MAX_TRANSFORMS
 from core.nets.matching import check_pattern
 from core.nets.metrics import known_words
@@ -20,7 +21,7 @@ def check_data_words(spec: JobSpec, errors: list[ProblemError]) -> None:
     if isinstance(spec.transforms.eval, list):
         _check_list("transform", spec.transforms.eval, "/transforms/eval", errors)
     words = known_words()
-    for place, metric in enumerate(spec.metrics):
+    for place, metric in present(spec.metrics):
         word = metric.get("type") if isinstance(metric, dict) else metric
         if not isinstance(word, str) or word not in words:
             pointer = join("/metrics", place, *(["type"] if isinstance(metric, dict) else []))
@@ -30,14 +31,14 @@ def check_data_words(spec: JobSpec, errors: list[ProblemError]) -> None:
 
 def check_parameter_words(spec: JobSpec, errors: list[ProblemError]) -> None:
     """Of `initialize`, `freeze` and `unfreeze`, when the net's parameters aren't known."""
-    for place, entry in enumerate(spec.initialize[:MAX_ENTRIES]):
+    for place, entry in present(spec.initialize[:MAX_ENTRIES]):
         registry.check_component("initializer", entry, join("/initialize", place), errors)
-    for place, pattern in enumerate(spec.freeze):
+    for place, pattern in present(spec.freeze):
         check_pattern(pattern, join("/freeze", place), errors)
-    for place, unfreeze in enumerate(spec.unfreeze):
+    for place, unfreeze in present(spec.unfreeze):
         check_pattern(unfreeze.match, join("/unfreeze", place, "match"), errors)
 
 
 def _check_list(family: str, components: list[Component], pointer: str, errors: list[ProblemError]) -> None:
-    for place, component in enumerate(components[:MAX_TRANSFORMS]):
+    for place, component in present(components[:MAX_TRANSFORMS]):
         registry.check_component(family, component, join(pointer, place), errors)

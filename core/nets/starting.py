@@ -14,6 +14,7 @@ from torch import nn
 
 from core.faults import fault, first_line, join, show, suggestion
 from core.nets import registry
+from core.nets.decode import present
 from core.nets.matching import check_matches, full_matches
 from core.nets.refusals import REFUSALS
 from modelyard.specs import ProblemError
@@ -67,7 +68,7 @@ def check_initialize(
         fault(errors, _POINTER, "too_large", message)
         return []
     checked: list[Component] = []
-    for place, raw in enumerate(entries):
+    for place, raw in present(entries):
         pointer = join(_POINTER, place)
         entry = registry.check_component("initializer", raw, pointer, errors)
         if entry is None:

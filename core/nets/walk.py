@@ -12,12 +12,13 @@ from msgspec import Struct, field
 from torch import Tensor, nn
 
 from core.data.inputs import NetInput
-from core.faults import fault, join, show, suggestion
+from core.faults import fault, join
 from core.nets.components.facts import SIZES
 from core.nets.components.layers import GRAPH, PARALLEL, RESIDUAL, SEQUENTIAL
+from core.nets.graph_names import check_graphs, check_share, input_names_of, outputs_of, unused_names
 from core.nets.leaf import Component, Leaves, Stop
 from core.nets.modules.containers import combined
-from core.nets.modules.graph import REFERENCE, Graph, key_of, look_up
+from core.nets.modules.graph import REFERENCE, key_of, look_up
 from modelyard.specs import Layer, ProblemError
 
 # B rows in the batch
@@ -26,8 +27,8 @@ from modelyard.specs import Layer, ProblemError
 MAX_LAYERS = 1000
 #: A node with many inputs counts as one layer more for each so many.
 _INPUTS_PER_LAYER = 20
-#: What a node can't be called: a module has it already.
-_TAKEN = frozenset(dir(Graph([], [], {}, [])))
+#: And a Bilinear for each so many outputs.
+_OUTPUTS_PER_LAYER = 3
 
 Output = Tensor | tuple[Tensor, ...]
 
@@ -58,16 +59,19 @@ def walk(
     errors: list[ProblemError],
 ) -> Walked | None:
     """Push meta batches [B, …] through a checked model, in train mode. `num_outputs` is what the objective
-    asks of an architecture that doesn't say. None at the first layer that doesn't fit, and then `errors`
-    names it."""
+    asks of an architecture that doesn't say. None where names in a Graph are wrong, or at the first layer
+    that doesn't fit, and then `errors` says so."""
     count = _count(model)
     if count > MAX_LAYERS:
         large = f"an architecture counts as {SIZES['resnet18']}"
         message = f"A net has at most {MAX_LAYERS} layers ({large}); {count} came. Take some out."
         fault(errors, "/model", "too_large", message)
         return None
+    names = [net_input.name for net_input, _ in inputs]
+    if not check_graphs(model, names, errors):
+        return None
     leaves = Leaves(inputs, max_parameters, num_outputs, is_frozen, errors)
-    walker = _Walker(leaves, [net_input.name for net_input, _ in inputs])
+    walker = _Walker(leaves, names)
     try:
         filled, output = walker.pass_through(model, tuple(x for _, x in inputs), path="", pointer="/model")
     except Stop:
@@ -164,88 +168,41 @@ class _Walker:
     def _graph(
         self, component: Component, xs: tuple[Tensor, ...], path: str, pointer: str
     ) -> tuple[Component, Output]:
-        names = self._input_names(component, xs, path, pointer)
+        # Only the outermost one has the net's inputs.
+        names = input_names_of(component, len(xs), () if path else self.input_names)
         values: dict[str, Any] = dict(zip(names, xs, strict=True))
-        used: set[str] = set()
-        keys: dict[str, tuple[Component, str]] = {}
+        firsts: dict[str, Component] = {}
         nodes: list[Component] = []
         for place, raw in enumerate(component["nodes"]):
             here = join(pointer, "nodes", place)
-            self._check_name(raw, values, here)
             inputs = [
-                self._look_up(values, reference, used, join(here, "inputs", number))
+                self._look_up(values, reference, join(here, "inputs", number))
                 for number, reference in enumerate(raw["inputs"])
             ]
             key = key_of(raw)
-            self._check_share(raw, key, keys, here)
+            if key in firsts and not check_share(firsts[key], raw, here, self.leaves.errors):
+                raise Stop
             # A shared key is the same path again, at which its modules stand already.
             filled, out = self.pass_through(raw, tuple(inputs), _under(path, key), here)
-            keys.setdefault(key, (filled, raw["name"]))
+            firsts.setdefault(key, filled)
             values[raw["name"]] = out
             nodes.append(filled)
-        output = component["output"]
-        references = [output] if isinstance(output, str) else output
-        found = tuple(
-            self._look_up(values, reference, used, join(pointer, "output")) for reference in references
-        )
-        self._warn_unused([*names, *(raw["name"] for raw in component["nodes"])], used, pointer)
+        here = join(pointer, "output")
+        found = tuple(self._look_up(values, reference, here) for reference in outputs_of(component))
+        unused = unused_names(component, names)
+        if unused:
+            shown = ", ".join(unused[:10])
+            self.warnings.append(f"{pointer}: nothing uses {shown}; connect it, or take it out.")
         return (
             component | {"nodes": nodes, "input_names": names},
             found[0] if len(found) == 1 else found,
         )
 
-    def _input_names(
-        self, component: Component, xs: tuple[Tensor, ...], path: str, pointer: str
-    ) -> list[str]:
-        names: list[str] = component.get("input_names") or (self.input_names if not path else [])
-        if len(xs) == 1 and not component.get("input_names"):
-            references = [reference for node in component["nodes"] for reference in node["inputs"]]
-            if not names or (INPUT in references and names != [INPUT]):
-                names = [INPUT]
-        if len(names) != len(xs):
-            message = f'This Graph has {len(xs)} inputs; "input_names" names {len(names)} of them.'
-            self.leaves.stop(pointer, "inputs", message)
-        return names
-
-    def _check_name(self, raw: Component, values: dict[str, Any], pointer: str) -> None:
-        name, here = raw["name"], join(pointer, "name")
-        for word in ("name", "share"):
-            match = REFERENCE.fullmatch(raw[word] or name)
-            if match is None or match["place"] is not None:
-                message = f"A node's {word} is letters, digits and _, 63 at most; {show(raw[word])} came."
-                self.leaves.stop(join(pointer, word), "name", message)
-        if name in values:
-            self.leaves.stop(
-                here, "name", f"{show(name)} is taken by an input or an earlier node; rename it."
-            )
-        if key_of(raw) in _TAKEN:
-            self.leaves.stop(here, "name", f"{show(key_of(raw))} is a word of torch's modules; rename it.")
-
-    def _check_share(
-        self, raw: Component, key: str, keys: dict[str, tuple[Component, str]], pointer: str
-    ) -> None:
-        if key not in keys:
-            return
-        first, owner = keys[key]
-        if raw.get("share") is None:
-            self.leaves.stop(join(pointer, "name"), "name", f"{show(key)} is the share key of {show(owner)}.")
-        own = ("name", "inputs", "share")
-        given = {word: value for word, value in raw.items() if word not in own}
-        if any(first.get(word) != value for word, value in given.items()):
-            message = f"{show(raw['name'])} shares a module with {show(owner)}: give both the same keywords."
-            self.leaves.stop(pointer, "share", message)
-
-    def _look_up(self, values: dict[str, Any], reference: str, used: set[str], pointer: str) -> Tensor:
+    def _look_up(self, values: dict[str, Any], reference: str, pointer: str) -> Tensor:
+        """Of a reference to something that is there; how many outputs it has is told by the walk alone."""
         match = REFERENCE.fullmatch(reference)
-        name = match["name"] if match is not None else ""
-        if name not in values:
-            hint = suggestion(reference, values)
-            message = (
-                f"There is no input or earlier node {show(reference)}.{hint} "
-                f"So far there are: {', '.join(values)}."
-            )
-            self.leaves.stop(pointer, "unknown_node", message)
-        used.add(name)
+        assert match is not None, "the names were checked"
+        name = match["name"]
         try:
             value = look_up(values, reference)
         except IndexError:
@@ -253,15 +210,9 @@ class _Walker:
         if not isinstance(value, Tensor):
             message = f"{name} gives {len(value)} outputs; name one, as {name}[0]."
             self.leaves.stop(pointer, "unknown_node", message)
-        if match is not None and match["place"] is not None and isinstance(values[name], Tensor):
+        if match["place"] is not None and isinstance(values[name], Tensor):
             self.leaves.stop(pointer, "unknown_node", f"{name} gives one output; say {name}.")
         return value
-
-    def _warn_unused(self, names: list[str], used: set[str], pointer: str) -> None:
-        unused = [name for name in names if name not in used]
-        if unused:
-            shown = ", ".join(unused[:10])
-            self.warnings.append(f"{pointer}: nothing uses {shown}; connect it, or take it out.")
 
     def _one(self, out: Output, pointer: str) -> Tensor:
         if isinstance(out, Tensor):
@@ -269,9 +220,6 @@ class _Walker:
         self.leaves.stop(
             pointer, "inputs", f"{len(out)} outputs come of this, and one is taken: use a Graph."
         )
-
-
-INPUT = "input"
 
 
 def _under(path: str, name: str | int) -> str:
@@ -288,9 +236,13 @@ def _count(component: Component) -> int:
             return own + held * int(component["num_layers"])
         case "Transformer":
             encoder, decoder = SIZES["TransformerEncoderLayer"], SIZES["TransformerDecoderLayer"]
-            return own + encoder * component["num_encoder_layers"] + decoder * component["num_decoder_layers"]
+            encoders, decoders = int(component["num_encoder_layers"]), int(component["num_decoder_layers"])
+            return own + encoder * encoders + decoder * decoders
         case "RNN" | "LSTM" | "GRU":
             return own * int(component["num_layers"]) * (2 if component["bidirectional"] else 1)
+        case "Bilinear":
+            # torch goes through its outputs one by one
+            return own + int(component["out_features"]) // _OUTPUTS_PER_LAYER
     return own + held
 
 

@@ -12,6 +12,8 @@ from modelyard.specs.common import Name
 
 #: `{"type": <class name>, <keyword argument>: <value>, …}`
 Component = dict[str, Any]
+#: The client's own words.
+Metadata = Annotated[dict[str, Any], Meta(description="kept with the job, and never read")]
 
 Task = Literal["classification", "regression", "multilabel"]
 
@@ -102,4 +104,4 @@ class JobSpec(Struct, forbid_unknown_fields=True):
     metrics: list[str | Component] = field(default_factory=list)
     trainer: Trainer = Trainer()
     priority: Annotated[int, Meta(ge=-1000, le=1000)] = 0
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: Metadata = field(default_factory=dict)

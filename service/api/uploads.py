@@ -56,7 +56,7 @@ class Uploads(Controller):
         """A piece. 204 and the new offset; 409 and the true one where the upload stands elsewhere. What came
         before a connection broke stays."""
         if (kind := request.content_type[0]) != PIECE_TYPE:
-            raise UnsupportedMedia(f"Expected Content-Type {PIECE_TYPE}, got {kind[:100]}.")
+            raise UnsupportedMedia(f"Expected Content-Type {PIECE_TYPE}; {kind[:100] or 'none'} came.")
         row = await resumable.find(parts, request.user.owner, upload_id)
         left = max(0, row.length - offset)
         came = chunks(request, limit=left, timeout_s=parts.settings.chunk_timeout_s)

@@ -2,24 +2,33 @@
 
 import asyncio
 import hashlib
+import io
+import json
 import random
 import socket
 import threading
 import time
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 import msgspec
 import pytest
+import torch
 from sqlalchemy import select
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from torchvision import models
 
 from core.db.engines import open_async_database
 from core.db.models import Dataset, Job, Upload, utc_now
 from core.settings import Settings
 from core.storage import open_storage
 from service.collection import collect_expired
+from service.from_upload import paths_of
 from tests.prepared import manifest_of
 from tests.running_service import Owner, RunningService
 
@@ -226,8 +235,15 @@ def test_a_dataset_of_an_upload_that_is_not_complete_is_422_that_says_so(me: Own
     assert "10 of 100000 bytes" in reply.json()["detail"]
 
 
+def weights(num_classes: int = 3) -> bytes:
+    file = io.BytesIO()
+    torch.save(models.squeezenet1_1(num_classes=num_classes).state_dict(), file)
+    return file.getvalue()
+
+
 def pretrained(me: Owner, upload_id: str) -> dict[str, object]:
-    return me.job(model={"type": "resnet18", "num_classes": 3, "weights": {"upload": upload_id}}, dataset="i")
+    model = {"type": "squeezenet1_1", "num_classes": 3, "weights": {"upload": upload_id}}
+    return me.job(model=model, dataset="i")
 
 
 @pytest.fixture
@@ -250,12 +266,43 @@ def test_a_job_that_starts_from_an_upload_must_have_it_whole(me: Owner, route: s
         reply = me.client.post(route, json=pretrained(me, upload_id))
         assert reply.status_code == 422, reply.text
         assert reply.json()["errors"][0]["pointer"] == "/model/weights/upload"
-    taken = me.client.post(route, json=pretrained(me, complete(me)))
+    taken = me.client.post(route, json=pretrained(me, complete(me, weights())))
     assert taken.status_code in (200, 202), taken.text
 
 
+@pytest.mark.usefixtures("image_dataset")
+@pytest.mark.parametrize("route", ["/v1/plans", "/v1/jobs"])
+def test_an_upload_that_holds_no_weights_is_refused_beside_the_other_errors(me: Owner, route: str) -> None:
+    spec = pretrained(me, complete(me)) | {"name": "stats"}
+    reply = me.client.post(route, json=spec)
+    assert reply.status_code == 422, reply.text
+    found = {error["pointer"]: error["code"] for error in reply.json()["errors"]}
+    assert found == {"/name": "reserved", "/model/weights/upload": "wrong_weights"}
+
+
+@pytest.mark.usefixtures("image_dataset")
+def test_an_upload_that_is_unknown_is_told_beside_the_other_errors(me: Owner) -> None:
+    body = json.dumps(pretrained(me, "upl_" + "0" * 32) | {"name": "stats"})
+    for sent in (body, body.replace('"upload"', '"\\u0075pload"')):
+        reply = me.client.post("/v1/plans", content=sent, headers={"Content-Type": "application/json"})
+        assert [error["pointer"] for error in reply.json()["errors"]] == ["/name", "/model/weights/upload"]
+
+
+def test_an_upload_too_large_for_a_check_is_not_fetched_for_it(tmp_path: Path) -> None:
+    class Storage:
+        def fetch(self, key: str) -> Path:
+            return tmp_path / key
+
+    def complete_row(name: str, length: int) -> Upload:
+        return Upload(id=name, length=length, sha256="0")
+
+    parts: Any = SimpleNamespace(settings=Settings(plan_memory_bytes=1000), storage=Storage())
+    rows = [complete_row("a", 751), complete_row("b", 700), complete_row("c", 100), complete_row("d", 50)]
+    assert list(paths_of(parts, rows)) == ["b", "d"]
+
+
 def tokenized(me: Owner, upload_id: str) -> dict[str, object]:
-    """A job on a table of text; the bytes of its tokenizer are the worker's to read."""
+    """A job on a table of text."""
     text = manifest_of({"text": ["so good", "so bad"] * 5, "label": ["yes", "no"] * 5}, ["text"])
     me.dataset("texts")
     with me.database.write() as session:
@@ -281,8 +328,20 @@ def test_a_tokenizer_is_its_owners_and_whole(service: RunningService, me: Owner,
             assert reply.json()["errors"][0]["pointer"] == "/prepare/0/file/upload"
 
 
+def tokenizer() -> bytes:
+    return Tokenizer(WordLevel({"so": 0, "good": 1, "[UNK]": 2}, unk_token="[UNK]")).to_str().encode()
+
+
+@pytest.mark.parametrize("route", ["/v1/plans", "/v1/jobs"])
+def test_a_file_that_is_no_tokenizer_is_refused_where_it_is_named(me: Owner, route: str) -> None:
+    assert me.client.post(route, json=tokenized(me, complete(me, tokenizer()))).status_code in (200, 202)
+    reply = me.client.post(route, json=tokenized(me, complete(me)))
+    assert (reply.status_code, reply.json()["errors"][0]["code"]) == (422, "bad_tokenizer")
+    assert reply.json()["errors"][0]["pointer"] == "/prepare/0/file/upload"
+
+
 def test_a_tokenizer_stays_while_a_job_that_has_not_ended_reads_it(me: Owner) -> None:
-    upload_id = complete(me)
+    upload_id = complete(me, tokenizer())
     assert me.client.post("/v1/jobs", json=tokenized(me, upload_id)).status_code == 202
     assert me.client.delete(f"/v1/uploads/{upload_id}").json()["code"] == "upload_in_use"
 
@@ -291,7 +350,8 @@ def test_a_tokenizer_stays_while_a_job_that_has_not_ended_reads_it(me: Owner) ->
 def test_an_upload_stays_while_a_job_that_has_not_ended_reads_it_and_no_longer(
     service: RunningService, me: Owner
 ) -> None:
-    upload_id, unread = complete(me), complete(me)
+    data = weights()
+    upload_id, unread = complete(me, data), complete(me)
     job_id = me.client.post("/v1/jobs", json=pretrained(me, upload_id)).json()["id"]
     assert me.client.delete(f"/v1/uploads/{upload_id}").json()["code"] == "upload_in_use"
     with me.database.write() as session:
@@ -300,7 +360,7 @@ def test_an_upload_stays_while_a_job_that_has_not_ended_reads_it_and_no_longer(
         session.commit()
     collect(service)
     assert stored(service, unread) == {}
-    assert stored(service, upload_id) == {"/data": DATA}
+    assert stored(service, upload_id) == {"/data": data}
     me.client.post(f"/v1/jobs/{job_id}/cancel")
     collect(service)
     assert stored(service, upload_id) == {}
@@ -321,3 +381,25 @@ def collect(service: RunningService) -> None:
             await database.close()
 
     asyncio.run(once())
+
+
+def test_a_piece_without_a_content_type_is_told_so(me: Owner) -> None:
+    upload_id = begin(me)
+    reply = me.client.patch(f"/v1/uploads/{upload_id}", content=DATA, headers={"Upload-Offset": "0"})
+    assert reply.status_code == 415
+    assert reply.json()["detail"] == "Expected Content-Type application/offset+octet-stream; none came."
+
+
+@pytest.mark.parametrize(
+    ("body", "came"),
+    [
+        ({"name": "d"}, "neither"),
+        ({"name": "d", "upload": "u", "source": {"type": "torchvision", "dataset": "MNIST"}}, "both"),
+    ],
+)
+def test_a_dataset_is_of_an_upload_or_of_a_source(me: Owner, body: dict[str, Any], came: str) -> None:
+    reply = me.client.post("/v1/datasets", json=body)
+    assert reply.status_code == 422
+    assert reply.json()["detail"] == (
+        f"Expected exactly one of upload and source; {came} came. Name the one that the dataset is of."
+    )

@@ -85,6 +85,7 @@ def test_a_component_plans_trains_a_step_and_predicts(family: str, name: str, tm
     assert all(map(math.isfinite, metrics.values())), metrics
     assert family != "metric" or "val_asked" in metrics
     assert any(not torch.equal(a, b) for a, b in zip(before, few(training), strict=True)), "nothing trained"
+    training.optimizer.zero_grad()  # as large as the net, and not needed any more
     predictor = predictor_of(attempt.spec, training, opened)
     instances = [
         raw_instance(opened.arrow, opened.manifest, opened.targets.columns, row)

@@ -171,7 +171,7 @@ def test_a_graph_takes_several_inputs_of_a_table() -> None:
 )
 def test_a_wrong_node_is_pointed_at(change: Component, pointer: str, word: str) -> None:
     nodes = [GRAPH["nodes"][0] | change, *GRAPH["nodes"][1:]]
-    (error,) = errors_of(GRAPH | {"nodes": nodes})
+    error, *_ = errors_of(GRAPH | {"nodes": nodes})  # what refers to a node that is renamed is wrong then
     assert error.pointer == pointer
     assert word in error.message
 

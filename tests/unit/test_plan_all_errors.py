@@ -7,6 +7,7 @@ import pytest
 from core.data.manifest import Manifest
 from core.errors import Invalid
 from core.nets.plan import Source, check
+from modelyard.specs import ProblemError
 from tests.manifests import images, table
 
 MISSPELT: dict[str, Any] = {
@@ -29,11 +30,19 @@ TOLD = {
 }
 
 
-def pointers(fields: dict[str, Any], manifest: Manifest | None = None) -> list[str]:
+def refused(fields: dict[str, Any], manifest: Manifest | None = None) -> list[ProblemError]:
     spec = {"name": "m", "dataset": "d", "model": net()} | fields
     with pytest.raises(Invalid) as caught:
         check(spec, Source("d@1", manifest or images()))
-    return [error.pointer for error in caught.value.errors]
+    return caught.value.errors
+
+
+def pointers(fields: dict[str, Any], manifest: Manifest | None = None) -> list[str]:
+    return [error.pointer for error in refused(fields, manifest)]
+
+
+def messages(fields: dict[str, Any]) -> list[str]:
+    return [error.message for error in refused(fields)]
 
 
 def net(**last: Any) -> dict[str, Any]:
@@ -87,3 +96,87 @@ def test_a_wrong_target_does_not_hide_wrong_inputs() -> None:
         "inputs": ["araea", "areaa"],
     }
     assert pointers(fields, table()) == ["/target", "/inputs/0", "/inputs/1"]
+
+
+RELU: dict[str, Any] = {"type": "ReLU"}
+
+
+def graph(output: str | list[str], *nodes: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "Graph", "nodes": [RELU | node for node in nodes], "output": output}
+
+
+def test_all_wrong_names_of_a_graph_are_told() -> None:
+    model = graph(
+        ["z", "b"],
+        {"name": "a", "inputs": ["fact"]},
+        {"name": "a", "inputs": ["image"]},
+        {"name": "b", "inputs": ["c", "image", "imag"]},
+        {"name": "c", "inputs": ["image"], "share": "d.e"},
+        {"name": "f", "inputs": ["image"], "share": "forward"},
+    )
+    assert pointers({"model": model}) == [
+        "/model/nodes/0/inputs/0",
+        "/model/nodes/1/name",
+        "/model/nodes/2/inputs/0",
+        "/model/nodes/2/inputs/2",
+        "/model/nodes/3/share",
+        "/model/nodes/4/name",
+        "/model/output/0",
+    ]
+
+
+def test_graphs_inside_others_are_looked_at_before_a_layer_that_does_not_fit() -> None:
+    inner = graph("y", {"name": "x", "inputs": ["imput"]})
+    layers = [{"type": "Linear", "in_features": 3, "out_features": 3}, inner, inner | {"output": "x"}]
+    assert pointers({"model": {"type": "Sequential", "layers": layers}}) == [
+        "/model/layers/1/nodes/0/inputs/0",
+        "/model/layers/1/output",
+        "/model/layers/2/nodes/0/inputs/0",
+    ]
+
+
+def test_a_node_that_comes_later_is_to_be_put_before() -> None:
+    model = graph("a", {"name": "a", "inputs": ["b"]}, {"name": "b", "inputs": ["image"]})
+    assert messages({"model": model}) == [
+        'There is no input or earlier node "b": it comes later. So far there are: image. Put it before.'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        (
+            {"metrics": ["accuracy", "acuracy", {"type": "F1"}, 5]},
+            ["/metrics/3", "/metrics/1", "/metrics/2/type"],
+        ),
+        ({"metrics": [5, "acuracy"], "target": "lable"}, ["/metrics/0", "/target", "/metrics/1"]),
+        ({"freeze": [5, "(", "", "nothing"]}, ["/freeze/0", "/freeze/2", "/freeze/1", "/freeze/3"]),
+        (
+            {
+                "freeze": ["1.weight"],
+                "unfreeze": [{"match": 5, "epoch": "2", "at": 1}, 5, {"match": "2", "epoch": 1}],
+            },
+            [
+                "/unfreeze/0/match",
+                "/unfreeze/0/epoch",
+                "/unfreeze/0/at",
+                "/unfreeze/1",
+                "/unfreeze/2/match",
+            ],
+        ),
+        ({"initialize": ["ones_", {"type": "ones"}]}, ["/initialize/0", "/initialize/1/type"]),
+        (
+            {"transforms": {"train": [5, {"type": "Resise"}]}},
+            ["/transforms/train/0", "/transforms/train/1/type"],
+        ),
+        ({"target_transform": [5, {"type": "Maps"}]}, ["/target_transform/0", "/target_transform/1/type"]),
+        ({"inputs": [5, "image", ""]}, ["/inputs/0", "/inputs/2"]),
+    ],
+)
+def test_a_wrong_entry_of_a_list_does_not_hide_the_others(fields: dict[str, Any], told: list[str]) -> None:
+    assert pointers(fields) == told
+
+
+def test_a_wrong_entry_of_a_list_does_not_hide_the_shapes_of_the_net() -> None:
+    told = pointers({"model": net(in_features=10), "freeze": [5, "("], "initialize": [5]})
+    assert sorted(told) == ["/freeze/0", "/freeze/1", "/initialize/0", "/model/layers/1"]

@@ -13,6 +13,7 @@ from core.nets.plan import Checked, Source, check
 from core.nets.steps import steps_per_epoch
 from modelyard.specs import JobSpec
 from tests.manifests import arrays, images, table
+from tests.prepared import manifest_of
 
 MLP = [
     {"type": "Flatten"},
@@ -239,3 +240,46 @@ def test_more_parameters_than_allowed_are_refused() -> None:
         check(job(MLP), Source("d@3", images()), max_parameters=500_000)
     assert [error.pointer for error in caught.value.errors] == ["/model/layers/3"]
     assert "500000" in caught.value.errors[0].message
+
+
+def test_a_batch_larger_than_the_data_is_warned_of_where_the_last_is_dropped() -> None:
+    trainer = {"batch_size": 2000, "drop_last": True}
+    (warning,) = plan(job(MLP, trainer=trainer), images()).plan.warnings
+    assert warning.startswith("/trainer/drop_last: ")
+    assert "one batch of all 900" in warning
+    assert plan(job(MLP, trainer=trainer | {"batch_size": 900}), images()).plan.warnings == []
+
+
+def test_a_milestone_past_the_end_is_warned_of() -> None:
+    parts = [{"type": "ConstantLR", "factor": 0.5}, {"type": "ExponentialLR", "gamma": 0.9}]
+    late = {"type": "SequentialLR", "schedulers": parts, "milestones": [4]}
+    (warning,) = plan(job(MLP, scheduler=late, trainer={"epochs": 4}), images()).plan.warnings
+    assert warning.startswith("/scheduler/milestones/0: ")
+    assert "ends after 4 epochs" in warning
+    assert plan(job(MLP, scheduler=late, trainer={"epochs": 5}), images()).plan.warnings == []
+    chained = {"type": "ChainedScheduler", "schedulers": [late]}
+    (warning,) = plan(job(MLP, scheduler=chained, trainer={"epochs": 4}), images()).plan.warnings
+    assert warning.startswith("/scheduler/schedulers/0/milestones/0: ")
+
+
+def test_columns_left_out_beside_a_text_are_warned_of() -> None:
+    cells = {"age": [1.5, 2.5], "word": ["a", "b"], "review": ["good film", "bad film"], "label": ["x", "y"]}
+    layers = [{"type": "Embedding", "embedding_dim": 2}, {"type": "Flatten"}]
+    raw = job([*layers, {"type": "Linear", "out_features": 2}])
+    manifest = manifest_of(cells, ["review"])
+    (warning,) = plan(raw, manifest).plan.warnings
+    assert warning.startswith("/inputs: ")
+    assert "'age', 'word'" in warning
+    assert plan(raw | {"inputs": ["review"]}, manifest).plan.warnings == []
+
+
+def test_a_string_of_many_values_that_goes_one_hot_unasked_is_warned_of() -> None:
+    cells = {"city": [f"c{place}" for place in range(101)], "y": [place / 7 for place in range(101)]}
+    raw, manifest = job([{"type": "Linear", "out_features": 1}]), manifest_of(cells)
+    (warning,) = plan(raw, manifest).plan.warnings
+    assert warning.startswith("/prepare: ")
+    assert "'city' becomes 101 features" in warning
+    for asked in ({"type": "OneHot"}, {"type": "OneHot", "columns": ["city"]}):
+        assert plan(raw | {"prepare": [asked]}, manifest).plan.warnings == []
+    fewer = manifest_of({name: cell[:100] for name, cell in cells.items()})
+    assert plan(raw, fewer).plan.warnings == []

@@ -330,3 +330,65 @@ def test_a_name_that_no_module_may_have_is_told_at_its_node(word: str, bad: str)
 
 def test_a_metric_that_is_no_word_is_told_beside_a_target_that_is_none() -> None:
     assert pointers(job(target="nothing", metrics=[{"type": []}])) == ["/target", "/metrics/0/type"]
+
+
+@pytest.mark.parametrize("field", ["model", "loss", "optimizer", "scheduler"])
+def test_a_component_given_as_a_word_is_to_be_an_object(field: str) -> None:
+    (error,) = [error for error in refused(job() | {field: "Adam"}) if error.pointer == f"/{field}"]
+    assert error.message.endswith('"Adam" came. Write {"type": "Adam"}.')
+
+
+def test_a_sampler_given_as_a_word_is_to_be_an_object_and_metadata_is_no_component() -> None:
+    errors = refused(job(trainer={"sampler": "RandomSampler"}, metadata="mine", initialize=["ones_"]))
+    hints = {error.pointer: error.message.partition(" came.")[2] for error in errors}
+    assert hints == {
+        "/trainer/sampler": ' Write {"type": "RandomSampler"}.',
+        "/metadata": "",
+        "/initialize/0": ' Write {"type": "ones_"}.',
+    }
+
+
+@pytest.mark.parametrize(
+    ("weights", "word"),
+    [
+        ([1, 2], 'is "balanced" or the name of a column; [1, 2] came.'),
+        ("hight", 'is "balanced" or the name of a column; "hight" is neither. Did you mean "height"?'),
+        ("weighted", "It has 'age', 'height', 'city', 'target'."),
+    ],
+)
+def test_weights_of_a_sampler_are_a_word_or_a_column(weights: object, word: str) -> None:
+    sampler = {"type": "WeightedRandomSampler", "weights": weights}
+    raw = job([{"type": "Linear", "out_features": 1}], trainer={"sampler": sampler})
+    (error,) = refused(raw, table())
+    assert error.pointer == "/trainer/sampler/weights"
+    assert word in error.message
+
+
+def test_a_wrong_keyword_of_weights_is_pointed_at() -> None:
+    raw = job() | {"model": {"type": "resnet18", "weights": {"uplod": "u"}}}
+    found = {error.pointer: error.message for error in refused(raw, images(channels=3))}
+    assert list(found) == ["/model/weights/uplod", "/model/weights"]
+    assert 'Did you mean "upload"?' in found["/model/weights/uplod"]
+
+
+def test_a_power_is_written_as_python_writes_it() -> None:
+    (error,) = refused(job(scheduler={"type": "LambdaLR", "lr_lambda": "0.95 ^ epoch"}))
+    assert error.pointer == "/scheduler/lr_lambda"
+    assert "write a power as 0.95 ** epoch" in error.message
+
+
+def test_a_metric_of_one_label_says_that_it_is_a_classification() -> None:
+    manifest = manifest_of({"x": [0.5, 1.5, 2.5, 3.5], "won": [True, False, True, False]})
+    raw = job([{"type": "Linear", "out_features": 1}], task="multilabel", metrics=["f1"])
+    (error,) = refused(raw, manifest)
+    assert error.pointer == "/metrics/0"
+    assert 'one yes-or-no column is "task": "classification"' in error.message
+
+
+def test_a_task_that_nobody_named_is_told_by_its_loss() -> None:
+    (error,) = refused(job([LINEAR], loss={"type": "BCEWithLogitsLoss"}), table())
+    assert error.pointer == "/target"
+    assert error.message.startswith("BCEWithLogitsLoss takes a target of bool or 0 and 1")
+    assert "multilabel" not in error.message
+    (error,) = refused(job([LINEAR], task="multilabel"), table())
+    assert error.message.startswith("A multilabel target is bool or 0 and 1")

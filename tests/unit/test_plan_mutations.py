@@ -223,6 +223,7 @@ ROW = arrays([8], classes=None)()[0]
 PICTURES = arrays([3, 64, 64], classes=None)()[0]
 WIDE_FAN = [node("add", f"n{i}", *[f"n{i - 1}" if i else "input"] * 100) for i in range(990)]
 DOUBLING = [node("cat", f"n{i}", *[f"n{i - 1}" if i else "input"] * 2) for i in range(60)]
+GAPS = data.mixed()[0]
 TABLE, TEXT = numbers("a", "b")()[0], texts()[0]
 LINE = c("Linear", out_features=1)
 
@@ -278,6 +279,9 @@ LINE = c("Linear", out_features=1)
         (job(LINE, scheduler=c("LambdaLR", lr_lambda="-" * 199 + "1")), ROW, "/scheduler/lr_lambda"),
         (job(LINE, metrics=[c("MeanAbsoluteError", num_outputs=LARGEST)]), ROW, "/metrics/0"),
         (job(LINE, metrics=["mae"] * 10_000), ROW, "/metrics"),
+        (job(LINE, metrics=[c("MinkowskiDistance", p=0.0)]), ROW, "/metrics/0"),
+        (job(graph(node("Bilinear", "end", "input", "input", out_features=65_537))), ROW, "/model"),
+        (job(LINE, prepare=[c("Impute", strategy="constant")]), GAPS, "/prepare/0/fill_value"),
         (job(LINE, prepare=[c("OneHot", max_categories=LARGEST)]), TABLE, "/prepare/0/max_categories"),
         (job(LINE, prepare=[c("Standardize")] * 10_000), TABLE, "/prepare"),
         (job(LINE, target_transform=[c("Bin", quantiles=LARGEST)]), ROW, "/target_transform/0/quantiles"),
@@ -292,6 +296,31 @@ def test_a_hostile_spec_is_refused_where_it_is_hostile(
         told = planned(written(spec), manifest)
     assert isinstance(told, Invalid), told
     assert any(error.pointer.startswith(pointer) for error in told.errors), told.errors[0]
+
+
+MEAN = [node("Linear", "wide", "input", out_features=8), node("mean", "one", "wide", dim=1)]
+
+
+@pytest.mark.parametrize(
+    ("model", "pointer"),
+    [
+        (seq(c("LayerNorm", normalized_shape=[8, 8]), LINE), "/model/layers/0/normalized_shape"),
+        (seq(c("Softmax", dim=0), LINE), "/model/layers/0/dim"),
+        (seq(c("Softmax", dim=5), LINE), "/model/layers/0/dim"),
+        (seq(c("BatchNorm1d", track_running_stats=False), LINE), "/model/layers/0/track_running_stats"),
+        (seq(c("Linear", out_features=3), c("mean"), c("Linear", out_features=8)), "/model/layers/2"),
+        (seq(c("Linear", out_features=3), c("mean"), c("LayerNorm")), "/model/layers/2"),
+        (seq(c("Linear", out_features=3), c("mean"), c("resnet18")), "/model/layers/2"),
+        (graph(*MEAN, node("add", "end", "wide", "one")), "/model/nodes/2"),
+        (graph(*MEAN, node("mul", "end", "wide", "one")), "/model/nodes/2"),
+        (graph(node("matmul", "end", "input", "input")), "/model/nodes/0"),
+    ],
+)
+def test_a_net_in_which_rows_would_meet_is_refused(model: Component, pointer: str) -> None:
+    """With as many rows in the batch as a row has features, the shapes alone would fit."""
+    told = planned(written(job(model, trainer={"batch_size": 8})), ROW)
+    assert isinstance(told, Invalid), told
+    assert told.errors[0].pointer == pointer
 
 
 @pytest.mark.parametrize(

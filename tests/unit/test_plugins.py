@@ -194,7 +194,12 @@ class Gated(nn.Module):
         ("layers", "Loose", "    def __init__(self, *sizes: int) -> None: ...", "name each keyword"),
         ("layers", "Held", "    def __init__(self, net: nn.Module) -> None: ...", "no JSON value fits"),
         ("layers", "Named", "    def __init__(self, name: str) -> None: ...", "specs use the word 'name'"),
-        ("layers", "Placed", "    def __init__(self, device: str) -> None: ...", "specs use the word 'device'"),
+        (
+            "layers",
+            "Placed",
+            "    def __init__(self, device: str) -> None: ...",
+            "specs use the word 'device'",
+        ),
         ("layers", "Odd", "    def __init__(self, width: int = 'x') -> None: ...", "signature can't be read"),
         ("layers", "Blind", "    def forward(self) -> Tensor: ...", "takes no input"),
         ("layers", "Linear", "    pass", "a plugin never takes one"),

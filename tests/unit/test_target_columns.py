@@ -1,15 +1,18 @@
 """Targets as the loss sees them, from Arrow columns; and back to what an answer says."""
 
+from random import Random
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from sklearn.preprocessing import KBinsDiscretizer, StandardScaler
 
 from core.data.manifest import ColumnStats, Kind, Manifest
-from core.data.target_columns import FittedTargets, fit_targets, read_targets
+from core.data.target_columns import FittedTargets, check_quantiles, fit_targets, read_targets
 from core.data.targets import Targets, resolve_targets
 from core.errors import Invalid
 from core.nets.readout import Readout, read_out, restored
@@ -125,6 +128,38 @@ def test_quantile_bins_are_scikit_learns_over_the_training_rows() -> None:
 def test_quantiles_that_fall_on_one_value_are_refused() -> None:
     with pytest.raises(Invalid, match="fewer quantiles"):
         fitted({"y": [0.0] * 30 + [1.5] * 10}, target_transform=[BIN | {"quantiles": 4}])
+
+
+def quantile_faults(values: list[float], quantiles: int, rows: int) -> list[tuple[str, str]]:
+    manifest, errors = manifest_of({"x": [0.5] * len(values), "y": values}), list[ProblemError]()
+    targets = targets_of(manifest, target_transform=[BIN | {"quantiles": quantiles}])
+    check_quantiles(targets, manifest, rows, errors)
+    return [(error.pointer, error.code) for error in errors]
+
+
+@given(
+    st.lists(st.integers(0, 6).map(float), min_size=2, max_size=40),
+    st.integers(2, 8),
+    st.floats(0.3, 1.0),
+    st.randoms(use_true_random=False),
+)
+def test_a_plan_refuses_just_the_quantiles_that_no_choice_of_training_rows_can_tell_apart(
+    values: list[float], quantiles: int, part: float, chance: Random
+) -> None:
+    rows = max(quantiles, round(len(values) * part))
+    assume(rows <= len(values))
+    edges = np.quantile(chance.sample(values, rows), np.arange(1, quantiles) / quantiles)
+    is_apart = (np.diff(edges) > 1e-9).all() and edges[0] > min(values) + 1e-9
+    faults = quantile_faults(values, quantiles, rows)
+    if is_apart:
+        assert faults == []
+    elif rows == len(values):
+        assert faults == [("/target_transform/0/quantiles", "empty_class")]
+
+
+def test_more_quantiles_than_training_rows_are_refused_in_the_plan() -> None:
+    assert quantile_faults([1.0, 2.0, 3.0], 4, 3) == [("/target_transform/0/quantiles", "empty_class")]
+    assert quantile_faults([1.0, 2.0, 3.0, 4.0], 4, 4) == []
 
 
 @pytest.mark.parametrize("columns", [1, 2])

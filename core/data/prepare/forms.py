@@ -107,7 +107,9 @@ def advance(form: Form, step: Step, name: str, manifest: Manifest) -> Form:
         message = f"{kind} is for {kinds}, and {name!r} is {_KINDS[form.kind]} there; leave it out."
         raise Misfit("wrong_column", message)
     match step:
-        case Impute(strategy="constant", fill_value=value) if manifest.columns[name].missing:
+        case Impute(strategy="constant", fill_value=float() | str() as value) if manifest.columns[
+            name
+        ].missing:
             return msgspec.structs.replace(form, values=tuple(_with(values, value) for values in form.values))
         case Impute():
             return form

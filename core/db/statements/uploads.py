@@ -13,6 +13,10 @@ def get_upload(owner: str, upload_id: str) -> Select[Upload]:
     return select(Upload).where(Upload.id == upload_id, Upload.owner == owner)
 
 
+def get_uploads(owner: str, upload_ids: list[str]) -> Select[Upload]:
+    return select(Upload).where(Upload.id.in_(upload_ids), Upload.owner == owner)
+
+
 def lock_upload(upload_id: str) -> Select[Upload]:
     return select(Upload).where(Upload.id == upload_id).with_for_update()
 

@@ -58,7 +58,8 @@ class Family(Struct, frozen=True):
     win over the namespace. `signatures` says where the signature of a name is read when its own hides it.
     `absent` are the namespace's classes that no spec may name, each with the reason. `least` bounds the
     integers of a keyword from below; `inferred` maps a keyword that may be left out to where its value
-    comes from, and those `from_data` are filled in from the dataset. `is_listed` families stand in the catalogue.
+    comes from, and those `from_data` are filled in from the dataset. `is_listed` families stand in the
+    catalogue.
     """
 
     name: str
@@ -94,7 +95,7 @@ class Family(Struct, frozen=True):
 
 
 def joined(name: str, first: Family, second: Family, extras: dict[str, Extra] | None = None) -> Family:
-    """A family that names all that two others name, with further keywords. It isn't listed: its members are."""
+    """A family that names all that two others name, with further keywords. Not listed: its members are."""
     members = {
         name: member
         for family in (first, second)

@@ -1,7 +1,8 @@
-"""Layers: torch.nn classes that are functions of their plain arguments, containers, and what joins tensors."""
+"""Layers: torch.nn classes that are functions of plain arguments, containers, and what joins tensors."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from msgspec import Meta
 from torch import nn
 
 from core.nets.components.family import Extra, Family, Holds, Override, Size
@@ -242,7 +243,9 @@ FAMILY = Family(
         "Unflatten.unflattened_size": Override("the signature's torch.Size is a list", list[int]),
         "MultiheadAttention.embed_dim": Override("the signature has no annotations", int),
         "MultiheadAttention.num_heads": Override("the signature has no annotations", int),
-        "MultiheadAttention.dropout": Override("the signature has no annotations", float),
+        "MultiheadAttention.dropout": Override(
+            "the signature has no annotations", Annotated[float, Meta(ge=0, le=1)]
+        ),
         "MultiheadAttention.kdim": Override("the signature has no annotations", int | None),
         "MultiheadAttention.vdim": Override("the signature has no annotations", int | None),
         **{

@@ -34,7 +34,7 @@ FAMILY = Family(
         "WeightedRandomSampler.weights": Override(
             'the signature takes a number a row; here it is the column that holds them, or "balanced": one '
             "over the rows of its class",
-            str,
+            Annotated[str, Meta(max_length=200, title=f'"{BALANCED}" or the name of a column')],
         ),
         "WeightedRandomSampler.num_samples": Override(
             "left out it is the number of training rows", int | None, None
