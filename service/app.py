@@ -27,6 +27,7 @@ from service.auth import Authenticate, Keyring, undecided_routes
 from service.edge import Edge
 from service.parts import Parts, open_parts
 from service.problems import answer_problem
+from service.queries import KnownParameters
 from service.schema import openapi_config
 from service.startup import first_admin_key, load_plugins, require_safe_address
 
@@ -57,7 +58,7 @@ def create_app(settings: Settings) -> Edge:
             health.Health,
         ],
         dependencies={"parts": Provide(lambda: parts, sync_to_thread=False)},
-        middleware=[DefineMiddleware(Authenticate, keyring=keyring)],
+        middleware=[DefineMiddleware(Authenticate, keyring=keyring), DefineMiddleware(KnownParameters)],
         exception_handlers={Exception: answer_problem},
         lifespan=[lambda _app: _running(parts)],
         openapi_config=openapi_config(),

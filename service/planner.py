@@ -128,7 +128,9 @@ def _answer(request: Request) -> Reply:
     raw = parse_spec(request.body)
     match request:
         case Read():
-            return Named(_reference_of(raw), uploads_of(raw))
+            reference = _reference_of(raw)
+            assert isinstance(raw, dict), "it names a dataset"
+            return Named(reference, uploads_of(raw))
         case Examine():
             checked = _check(raw, request)
             checked.plan.spec = {}  # the same as the job's; a spec of a mebibyte goes through the pipe once

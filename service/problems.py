@@ -1,12 +1,13 @@
 """From what went wrong to what is answered: one table, one body (RFC 9457), nobody else writes a status."""
 
 from http import HTTPStatus
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, NotFoundException, ValidationException
+from litestar.handlers import HTTPRouteHandler
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -43,6 +44,8 @@ log = structlog.stdlib.get_logger()
 
 def answer_problem(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
     """The exception handler of the whole app."""
+    if isinstance(error, ValidationException):
+        error = _of_parameters(error, request.scope.get("route_handler"))
     problem, headers = problem_of(error)
     if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("unexpected_error", method=request.method, path=request.url.path, exc_info=error)
@@ -111,12 +114,14 @@ def _of_litestar(error: HTTPException) -> tuple[Problem, dict[str, str]]:
     return _problem(status, code, error.detail or status.description), dict(error.headers or {})
 
 
-def _of_parameters(error: ValidationException) -> errors.Invalid:
+def _of_parameters(error: ValidationException, handler: object = None) -> errors.Invalid:
     """A query, path or header parameter that cannot be taken. Pointers are for bodies: these have none."""
     listed = error.extra if isinstance(error.extra, list) else []
     found = [
         ProblemError(
-            "", "parameter", f"parameter {SENT_AS.get(key, key)!r}: {item.get('message', 'invalid')}"
+            "",
+            "parameter",
+            f"parameter {SENT_AS.get(key, key)!r}: {item.get('message', 'invalid')}{_choices(handler, key)}",
         )
         for item in listed
         if isinstance(item, dict)
@@ -124,6 +129,16 @@ def _of_parameters(error: ValidationException) -> errors.Invalid:
     ]
     said = "; ".join(one.message for one in found) or error.detail
     return errors.Invalid(f"A parameter cannot be taken: {said}.", code="invalid_parameter", errors=found)
+
+
+def _choices(handler: object, key: str) -> str:
+    """The valid words of a handler's argument that is an enumeration."""
+    if not isinstance(handler, HTTPRouteHandler):
+        return ""
+    parameter = handler.parsed_fn_signature.parameters.get(key)
+    types = [parameter.annotation, *get_args(parameter.annotation)] if parameter is not None else []
+    words = [str(word) for kind in types for word in getattr(kind, "__members__", {}).values()]
+    return f", expected one of {', '.join(words)}" if words else ""
 
 
 def _problem(status: HTTPStatus, code: str, detail: str, listed: list[ProblemError] | None = None) -> Problem:

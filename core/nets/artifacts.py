@@ -75,8 +75,8 @@ def load(path: Path, *, is_mapped: bool = False) -> Any:
 
 
 def plain_state_dict(net: nn.Module) -> dict[str, Tensor]:
-    """On the CPU, keys as in a plain script. It stays torch's own kind of dict: some of torchvision's nets ask
-    it for the versions of their modules when they load it."""
+    """On the CPU, keys as in a plain script. It stays torch's own kind of dict: some of torchvision's nets
+    ask it for the versions of their modules when they load it."""
     state: dict[str, Tensor] = net.state_dict()
     state.update({name: tensor.detach().cpu() for name, tensor in state.items()})
     return state

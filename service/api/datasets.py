@@ -16,6 +16,7 @@ from litestar.params import QueryParameter
 from core.db.models import Dataset as Row
 from core.db.statements import datasets
 from core.errors import Invalid, Malformed, NotFound, TooLarge
+from core.faults import fault, show, suggestion
 from core.nets.parse import parse_spec
 from modelyard.specs import Dataset, DatasetSource, DatasetUpload, Page, ProblemError
 from modelyard.specs.common import NAME_PATTERN
@@ -36,6 +37,7 @@ from service.views import dataset_view
 MAX_FORM_BYTES = 10 * 1000 * 1000
 MAX_OPTIONS_BYTES = 16 * 1024
 MAX_SOURCE_BYTES = 64 * 1024
+FORM_FIELDS = ("file", "name", "format", "options")
 FORMATS: tuple[str, ...] = get_args(Format)
 
 FormatQuery = Annotated[str, QueryParameter(name="format", description=f"one of {', '.join(FORMATS)}")]
@@ -101,6 +103,7 @@ class Datasets(Controller):
         self, request: AnyRequest, parts: Wired, idempotency_key: str | None
     ) -> Response[Dataset]:
         form = await _form(request, parts.settings.chunk_timeout_s)
+        _require_known_fields(list(form))
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise Invalid(
@@ -209,6 +212,16 @@ def _upload(name: str, kind: str, options: str, filename: str | None) -> Upload:
     if errors:
         raise Invalid(f"This upload cannot be taken: {'; '.join(e.message for e in errors)}.", errors=errors)
     return Upload(name, kind, _options(options), _label(filename or name))
+
+
+def _require_known_fields(names: list[str]) -> None:
+    errors: list[ProblemError] = []
+    for name in names:
+        if name not in FORM_FIELDS:
+            message = f"unknown field {show(name)}; a form takes {', '.join(FORM_FIELDS)}."
+            fault(errors, "", "unknown_field", f"{message}{suggestion(name, FORM_FIELDS)}")
+    if errors:
+        raise Invalid(f"The form can't be taken: {errors[0].message}", code="unknown_field", errors=errors)
 
 
 def _options(text: str) -> dict[str, Any]:

@@ -50,6 +50,8 @@ def loaded_by(module: str) -> set[str]:
             "workers.ingest",
             {"torch", "torchvision", "sqlalchemy", "celery", "kombu", "litestar", "service", "core.db"},
         ),
+        ("workers.fetch", {"sqlalchemy", "celery", "kombu", "litestar", "service", "core.db", "core.queue"}),
+        ("core.data.prepare", {"torch", "torchvision", "sqlalchemy", "celery", "litestar"}),
         ("service.app", {"workers", "celery.worker"}),
     ],
 )

@@ -175,3 +175,36 @@ def test_a_cursor_that_no_page_gave_is_refused(me: Owner, path: str, cursor: str
     reply = me.client.get(f"{path}?after={cursor}")
     assert reply.status_code in (400, 422), reply.text
     assert reply.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/v1/jobs?limt=5", 'Did you mean "limit"?'),
+        ("/v1/jobs?stat=queued", "after, limit, name, state"),
+        ("/v1/datasets?fromat=table", "takes after, limit"),
+        ("/v1/jobs/job_0?x=1", "takes wait"),
+        ("/health/live?x=1", "takes no query parameters"),
+        ("/schema/openapi.json?x=1", "takes no query parameters"),
+        ("/v1/jobs?state=runing", "expected one of queued, running"),
+    ],
+)
+def test_a_query_parameter_that_a_route_does_not_take_is_told_with_those_it_takes(
+    me: Owner, path: str, said: str
+) -> None:
+    reply = me.client.get(path)
+    assert reply.status_code == 422, reply.text
+    assert said in reply.json()["detail"]
+
+
+def test_who_has_no_key_is_told_that_before_a_wrong_parameter(service: RunningService) -> None:
+    with service.client() as client:
+        assert client.get("/v1/jobs?limt=5").status_code == 401
+
+
+def test_an_unknown_field_of_a_form_is_told_with_the_nearest(me: Owner) -> None:
+    form = {"name": "d", "fromat": "table"}
+    reply = me.client.post("/v1/datasets", data=form, files={"file": ("d.csv", b"x,y\n1,2\n")})
+    assert (reply.status_code, reply.json()["code"]) == (422, "unknown_field")
+    assert 'Did you mean "format"?' in reply.json()["detail"]
+    assert me.client.get("/v1/datasets").json()["items"] == []
