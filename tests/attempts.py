@@ -48,13 +48,19 @@ def attempt_of(
     with pa.OSFile(str(folder / "data.arrow"), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
         writer.write_table(rows)
     (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
-    order = Order(
+    order = first_order(checked.spec, folder, uploads)
+    return Attempt(order, link=None)  # type: ignore[arg-type]  # nothing is sent before the first report
+
+
+def first_order(spec: Component, folder: Path, uploads: dict[str, Path] | None = None) -> Order:
+    """A first attempt on the CPU at the dataset in `folder`."""
+    return Order(
         job="job_1",
         fence=1,
-        spec=checked.spec,
+        spec=spec,
         arrow=str(folder / "data.arrow"),
         manifest=str(folder / "manifest.json"),
-        scratch=str(folder / "scratch"),
+        scratch=str(folder / "attempt"),
         cache=str(folder / "cache"),
         threads=1,
         use_gpu=False,
@@ -62,7 +68,6 @@ def attempt_of(
         resume=None,
         uploads={named: str(path) for named, path in (uploads or {}).items()},
     )
-    return Attempt(order, link=None)  # type: ignore[arg-type]  # nothing is sent before the first report
 
 
 def c(kind: str, **keywords: Any) -> Component:

@@ -101,8 +101,10 @@ def step_bytes(
             del outputs
             loss_mean.backward()
             peak, after = live.peak, live.now
-        except (NotImplementedError, RuntimeError):
-            # An operation without a kernel for meta on the way back: all activations and gradients at once.
+        except RuntimeError:
+            # A loss that looks at its numbers (BCELoss, GaussianNLLLoss), of which meta has none, or an
+            # operation without a kernel for meta: all that lived and all gradients at once. What spoils a
+            # gradient is told by `inplace.py`, not lost here.
             gradients = sum(tensor_bytes(each) for each in net.parameters() if each.requires_grad)
             peak, after = live.peak + gradients, batch + gradients
     highest: int = max(peak, after + max(optimizer.scratch, batch))

@@ -19,6 +19,7 @@ from core.nets.graph_names import check_graphs, check_share, input_names_of, out
 from core.nets.leaf import Component, Leaves, Stop
 from core.nets.modules.containers import combined
 from core.nets.modules.graph import REFERENCE, key_of, look_up
+from core.nets.readout import Outputs
 from modelyard.specs import Layer, ProblemError
 
 # B rows in the batch
@@ -30,8 +31,6 @@ _INPUTS_PER_LAYER = 20
 #: And a Bilinear for each so many outputs.
 _OUTPUTS_PER_LAYER = 3
 
-Output = Tensor | tuple[Tensor, ...]
-
 
 class Walked(Struct, frozen=True):
     """`model` has every size filled in; `output` is what the net gives on meta. `modules` are its layers by
@@ -39,7 +38,7 @@ class Walked(Struct, frozen=True):
 
     model: Component
     layers: list[Layer]
-    output: Output
+    output: Outputs
     parameters: int
     trainable: int
     modules: list[tuple[str, nn.Module]]
@@ -98,7 +97,7 @@ class _Walker:
 
     def pass_through(
         self, component: Component, xs: tuple[Tensor, ...], path: str, pointer: str
-    ) -> tuple[Component, Output]:
+    ) -> tuple[Component, Outputs]:
         match component["type"]:
             case "Sequential" | "Residual" | "Parallel" if len(xs) != 1:
                 message = f"{component['type']} takes one input; {len(xs)} came. Use a Graph for several."
@@ -116,9 +115,9 @@ class _Walker:
 
     def _chain(
         self, components: list[Component], x: Tensor, path: str, pointer: str
-    ) -> tuple[list[Component], Output]:
+    ) -> tuple[list[Component], Outputs]:
         layers: list[Component] = []
-        out: Output = x
+        out: Outputs = x
         for place, child in enumerate(components):
             here = join(pointer, place)
             if not isinstance(out, Tensor):
@@ -128,7 +127,9 @@ class _Walker:
             layers.append(filled)
         return layers, out
 
-    def _residual(self, component: Component, x: Tensor, path: str, pointer: str) -> tuple[Component, Output]:
+    def _residual(
+        self, component: Component, x: Tensor, path: str, pointer: str
+    ) -> tuple[Component, Outputs]:
         layers, out = self._chain(component["layers"], x, _under(path, "layers"), join(pointer, "layers"))
         shortcut, way = None, x
         if component["shortcut"] is not None:
@@ -145,7 +146,9 @@ class _Walker:
             self.leaves.stop(pointer, "shape", message)
         return component | {"layers": layers, "shortcut": shortcut}, out + way
 
-    def _parallel(self, component: Component, x: Tensor, path: str, pointer: str) -> tuple[Component, Output]:
+    def _parallel(
+        self, component: Component, x: Tensor, path: str, pointer: str
+    ) -> tuple[Component, Outputs]:
         branches, outputs = [], []
         for place, child in enumerate(component["branches"]):
             inner, here = _under(_under(path, "branches"), place), join(pointer, "branches", place)
@@ -167,7 +170,7 @@ class _Walker:
 
     def _graph(
         self, component: Component, xs: tuple[Tensor, ...], path: str, pointer: str
-    ) -> tuple[Component, Output]:
+    ) -> tuple[Component, Outputs]:
         # Only the outermost one has the net's inputs.
         names = input_names_of(component, len(xs), () if path else self.input_names)
         values: dict[str, Any] = dict(zip(names, xs, strict=True))
@@ -214,7 +217,7 @@ class _Walker:
             self.leaves.stop(pointer, "unknown_node", f"{name} gives one output; say {name}.")
         return value
 
-    def _one(self, out: Output, pointer: str) -> Tensor:
+    def _one(self, out: Outputs, pointer: str) -> Tensor:
         if isinstance(out, Tensor):
             return out
         self.leaves.stop(

@@ -24,6 +24,7 @@ from modelyard import Client, JobHandle
 from modelyard.specs import Dataset, Split
 from tests import plain_loop
 from tests.make_data import csv_bytes, zip_bytes
+from tests.needs import needs_file
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 MNIST = DATA / "mnist-12k-csv-png.zip"
@@ -32,10 +33,6 @@ SEED = 1729
 
 CIFAR_MEAN = [0.4914, 0.4822, 0.4465]
 CIFAR_STD = [0.2470, 0.2435, 0.2616]
-
-
-def needs(file: Path) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(not file.exists(), reason=f"{file.name} is not on this machine")
 
 
 @pytest.fixture
@@ -47,7 +44,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@needs(MNIST)
+@needs_file(MNIST)
 @pytest.mark.usefixtures("one_thread")
 def test_mnist_by_the_notes_net_is_within_two_points_of_a_plain_loop(
     stack: RunningStack, client: Client
@@ -85,7 +82,7 @@ def test_mnist_by_the_notes_net_is_within_two_points_of_a_plain_loop(
     assert accuracy == pytest.approx(plain, abs=0.02)
 
 
-@needs(CIFAR)
+@needs_file(CIFAR)
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ from examples.two_inputs import make_data as things
 from modelyard import Client
 from modelyard.specs import ModelVersion
 from tests.make_data import idx_bytes, zip_bytes
+from tests.needs import needs_file
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted(path.parent for path in (ROOT / "examples").glob("*/run.py"))
@@ -77,10 +78,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def needs(file: Path) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(not file.exists(), reason=f"{file.name} is not on this machine")
-
-
 @pytest.fixture(scope="module")
 def sentences_zip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sentences") / "sentences.zip"
@@ -88,7 +85,7 @@ def sentences_zip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@needs(MNIST)
+@needs_file(MNIST)
 def test_fashion_mnist_trains_on_idx_files_as_the_quickstart_does(
     stack: RunningStack, client: Client, tmp_path: Path
 ) -> None:
@@ -113,7 +110,7 @@ def test_fashion_mnist_trains_on_idx_files_as_the_quickstart_does(
     says(ran, net, torch.from_numpy(image.copy()).reshape(1, 1, 28, 28) / 255)
 
 
-@needs(CIFAR)
+@needs_file(CIFAR)
 def test_cifar10_trains_on_folders_of_jpegs_as_a_plain_loop_does(
     stack: RunningStack, client: Client, tmp_path: Path
 ) -> None:
@@ -129,7 +126,7 @@ def test_cifar10_trains_on_folders_of_jpegs_as_a_plain_loop_does(
     says(ran, net, v2.Compose(cifar10.PLAIN)(Image.open(picture))[None])
 
 
-@needs(CIFAR)
+@needs_file(CIFAR)
 @pytest.mark.timeout(300)  # a ResNet-18 three times, which beside busy neighbours takes a minute
 def test_fine_tuning_leaves_the_frozen_base_as_it_came_and_moves_what_thaws(
     stack: RunningStack, client: Client, tmp_path: Path

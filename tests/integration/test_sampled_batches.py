@@ -15,9 +15,9 @@ from core.nets.plan import Checked, Source, check
 from core.nets.sampling import order_of
 from core.nets.transforms import Pipeline
 from modelyard.specs import Feature
+from tests.attempts import first_order
 from workers.attempt import Attempt, Link
 from workers.loaders import Batches
-from workers.messages import Order
 
 ROWS = 120
 MODEL = {
@@ -83,19 +83,7 @@ def prepared(folder: Path, split: dict[str, Any], **trainer: Any) -> tuple[Check
         "trainer": {"batch_size": 8, "seed": 3, **trainer},
     }
     checked = check(raw, Source("d@1", manifest))
-    order = Order(
-        job="job_1",
-        fence=1,
-        spec=checked.spec,
-        arrow=str(folder / "data.arrow"),
-        manifest=str(folder / "manifest.json"),
-        scratch=str(folder / "scratch"),
-        cache=str(folder / "cache"),
-        threads=1,
-        use_gpu=False,
-        resolved={},
-        resume=None,
-    )
+    order = first_order(checked.spec, folder)
     return checked, Attempt(order, Silent())
 
 

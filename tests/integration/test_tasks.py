@@ -12,10 +12,11 @@ from core.nets.components.losses import FAMILY
 from core.nets.plan import Checked, Source, check
 from core.predict import Predictor
 from modelyard.specs import Prediction
+from tests.attempts import first_order
 from tests.make_data import csv_bytes, npz_bytes
 from workers.attempt import Attempt
 from workers.ingest.run import ingest
-from workers.messages import AnyReport, EpochEnded, Order, Register, Saved, Verified
+from workers.messages import AnyReport, EpochEnded, Register, Saved, Verified
 
 ROWS = 120
 RANDOM = np.random.default_rng(11)
@@ -80,19 +81,7 @@ def _ingested(folder: Path, data: bytes, filename: str) -> Manifest:
 def _trained(folder: Path, manifest: Manifest, spec: dict[str, Any], instances: list[Any]) -> Ran:
     checked = check(spec, Source("d@1", manifest))
     link = Recorder()
-    order = Order(
-        job="job_1",
-        fence=1,
-        spec=checked.spec,
-        arrow=str(folder / "data.arrow"),
-        manifest=str(folder / "manifest.json"),
-        scratch=str(folder / "attempt"),
-        cache=str(folder / "cache"),
-        threads=1,
-        use_gpu=False,
-        resolved={},
-        resume=None,
-    )
+    order = first_order(checked.spec, folder)
     Attempt(order, link).run()  # type: ignore[arg-type]  # a fake of ten lines
     verified = link.last(Verified)
     predictor = Predictor.load(Path(verified.manifest.path), Path(link.last(Saved).weights.path))
