@@ -33,14 +33,14 @@ def attempt_of(
     uploads: Mapping[str, Path] | None = None,
 ) -> Attempt:
     """The spec, planned as the service does and ordered as the supervisor does. What it leaves out of the
-    trainer is one epoch in order, in batches of `BATCH`, in fp32 on the CPU. `uploads` are files by their
+    trainer is one epoch in order, in batches of `BATCH`, deterministic on the CPU. `uploads` are files by their
     id."""
     trainer_spec = {
         "epochs": 1,
         "batch_size": BATCH,
         "shuffle": False,
         "seed": SEED,
-        "precision": "fp32",
+        "deterministic": True,
         "device": "cpu",
     } | spec.get("trainer", {})
     whole = {"name": "a", "dataset": "d"} | spec | {"trainer": trainer_spec}

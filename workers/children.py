@@ -24,7 +24,7 @@ def preload(plugins: str = "") -> None:
     """
     # Beside another busy process, threads that spin for each other cost far more than ones that sleep.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    _CONTEXT.set_forkserver_preload(["workers.attempt"])
+    _CONTEXT.set_forkserver_preload(["workers.child"])
     forkserver.ensure_running()
     probe = _CONTEXT.Process(target=_try, args=(plugins,), daemon=True)
     probe.start()
@@ -35,14 +35,14 @@ def preload(plugins: str = "") -> None:
 
 def _try(plugins: str) -> None:
     """Runs in the probe: it exists only once the preload is done."""
-    import workers.attempt  # noqa: F401 - raises here what the fork server's preload passes over in silence
+    import workers.child  # noqa: F401 - raises here what the fork server's preload passes over in silence
     from core.nets.plugins import load
 
     load(plugins)
 
 
 def _run(connection: multiprocessing.connection.Connection, payload: bytes) -> None:
-    from workers.attempt import main  # preloaded: a look-up, not an import
+    from workers.child import main  # preloaded: a look-up, not an import
 
     main(connection, payload)
 

@@ -19,7 +19,7 @@ from core.db.models import Checkpoint, Job, Metric, utc_now
 from core.db.statements import checkpoints, jobs, leases
 from modelyard.specs import JobError, JobErrorCode, JobState, Wanted
 from workers.house import House
-from workers.messages import EpochEnded, Started, Stepped
+from workers.messages import EpochEnded, Noted, Started, Stepped
 
 log = structlog.get_logger()
 
@@ -85,6 +85,9 @@ class Ledger:
         self._measured(report.metrics, report.step, report.epoch)
         data = {"epoch": report.epoch, "step": report.step, "metrics": finite(report.metrics)}
         self._event("epoch", data)
+
+    def noted(self, report: Noted) -> None:
+        self._event(report.type, report.data)
 
     def warned(self, message: str) -> None:
         self._event("warning", {"message": message})

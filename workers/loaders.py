@@ -1,8 +1,7 @@
-"""Dataset + transforms -> batches on the device."""
+"""Dataset + spec -> rows that `batches.py` takes from."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +22,14 @@ from core.data.target_columns import Scaling, fit_targets, read_targets
 from core.data.targets import Targets
 from core.errors import Invalid
 from core.nets.components.samplers import WEIGHTED
-from core.nets.mixing import Mixing
-from core.nets.sampling import Order, balanced_weights, order_of, repetitions, weights_column
+from core.nets.sampling import balanced_weights, weights_column
 from core.nets.transforms import Pipeline
 from core.predict import array_row
 from modelyard.specs import Split
+from workers.batches import Batch as Batch
+from workers.batches import Batches as Batches
 
-# N rows of the dataset, B rows in the batch
-
-
-@dataclass(frozen=True)
-class Batch:
-    """`inputs` are the net's, in its order."""
-
-    inputs: tuple[Tensor, ...]
-    targets: Tensor
-    rows: int
+# N rows of the dataset
 
 
 @dataclass(frozen=True)
@@ -62,68 +53,6 @@ class Rows:
     weights: Tensor | None = None
     classes: list[str] | None = None
     scaling: Scaling | None = None
-
-
-@dataclass(frozen=True)
-class Batches:
-    """Some rows in batches. `pipeline` is None where rows go to the net as they are; it acts on the one input
-    that images are. An `order` takes the place of `shuffle`."""
-
-    inputs: tuple[Tensor, ...]
-    targets: Tensor
-    index: Tensor
-    pipeline: Pipeline | None
-    batch_size: int
-    seed: int
-    device: torch.device
-    shuffle: bool = False
-    drop_last: bool = False
-    merge_single: bool = False
-    mixing: Mixing | None = None
-    order: Order | None = None
-
-    def __len__(self) -> int:
-        return len(self._bounds(self._order.count))
-
-    def of_epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from `first_batch` on. The order is a function of seed and epoch."""
-        places = self._order.places(epoch)
-        index = draws = self.index[places]
-        if self._order.may_repeat:
-            draws = index + len(self.targets) * repetitions(places)
-        for start, end in self._bounds(len(index))[first_batch:]:
-            yield self._batch(index[start:end], draws[start:end], epoch)
-
-    def in_order(self) -> Iterator[Batch]:
-        for start, end in self._bounds(len(self.index)):
-            yield self._batch(self.index[start:end], self.index[start:end], epoch=0)
-
-    @cached_property
-    def _order(self) -> Order:
-        return self.order or order_of(None, self.shuffle, self.seed, len(self.index))
-
-    def _bounds(self, total: int) -> list[tuple[int, int]]:
-        """Where each batch starts and ends. Batch norm cannot train on one row: with `merge_single` a
-        last batch of one is merged into the one before."""
-        size = self.batch_size
-        if self.drop_last and total >= size:
-            total -= total % size
-        bounds = [(start, min(start + size, total)) for start in range(0, total, size)]
-        if self.merge_single and len(bounds) > 1 and bounds[-1][1] - bounds[-1][0] == 1:
-            bounds[-2:] = [(bounds[-2][0], bounds[-1][1])]
-        return bounds
-
-    def _batch(self, index_B: Tensor, draws_B: Tensor, epoch: int) -> Batch:
-        """`draws_B` tell the draws of an epoch apart, where one row is drawn twice."""
-        inputs = tuple(rows[index_B] for rows in self.inputs)
-        if self.pipeline is not None:
-            inputs = (self.pipeline.apply_rest(inputs[0], self.seed, epoch, draws_B),)
-        targets = self.targets[index_B]
-        inputs, targets = tuple(rows.to(self.device) for rows in inputs), targets.to(self.device)
-        if self.mixing is not None:
-            mixed, targets = self.mixing(inputs[0], targets)
-            inputs = (mixed,)
-        return Batch(inputs, targets, len(index_B))
 
 
 @dataclass(frozen=True)

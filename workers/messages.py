@@ -22,7 +22,11 @@ class Order(msgspec.Struct, frozen=True):
     """All that a child knows: no database, no broker, no key.
 
     `resolved` is what the first claim fixed; a later attempt uses exactly that. `uploads` are local files of
-    the uploads that the spec names, by id; `plugins` is the setting of that name.
+    the uploads that the spec names, by id; `plugins` is the setting of that name. `work` is how many
+    multiply-adds an optimizer step takes by its plan. `start` is a local file of the weights that a fork
+    begins with. One that is `careful` looks at every step's loss, since an attempt before it saw one that was
+    no number. `board` is the folder for TensorBoard. With `world` processes, one a device, this is `rank`;
+    they meet at the file `rendezvous`.
     """
 
     job: str
@@ -38,6 +42,13 @@ class Order(msgspec.Struct, frozen=True):
     resume: Resume | None
     uploads: dict[str, str] = {}
     plugins: str = ""
+    work: float | None = None
+    start: str | None = None
+    careful: bool = False
+    board: str = ""
+    rank: int = 0
+    world: int = 1
+    rendezvous: str = ""
 
 
 # Up: child to supervisor
@@ -76,8 +87,25 @@ class EpochEnded(Report, frozen=True):
     metrics: dict[str, float]
 
 
+class Alive(Report, frozen=True):
+    """Now and then while no step is made: something goes on all the same. `stage` says what, where that may
+    take long, with how much of it is `done`."""
+
+    stage: str = ""
+    done: int = 0
+    total: int = 0
+
+
+class Noted(Report, frozen=True):
+    """Something that the owner should read: an event of this type."""
+
+    type: str
+    data: dict[str, Any]
+
+
 class Saved(Report, frozen=True):
-    """A checkpoint stands in scratch, complete, with its hash."""
+    """A checkpoint stands in scratch, complete, with its hash. The next is made once this one was answered
+    with Committed."""
 
     epoch: int
     step: int
@@ -87,7 +115,9 @@ class Saved(Report, frozen=True):
 
 
 class Trained(Report, frozen=True):
-    """The last epoch is over; the child waits for Register."""
+    """The training is over, and why; the child waits for Register."""
+
+    reason: str
 
 
 class Verified(Report, frozen=True):
@@ -106,7 +136,13 @@ class Verified(Report, frozen=True):
 
 
 class Stopped(Report, frozen=True):
-    """The loop left at a Stop."""
+    """The loop left at a Stop; what it was asked to save is committed."""
+
+
+class WentAstray(Report, frozen=True):
+    """The loss is no number any more: go back to the last checkpoint, once, and look at every step."""
+
+    message: str
 
 
 class Failed(Report, frozen=True):
@@ -123,7 +159,15 @@ class Command(msgspec.Struct, tag_field="kind", tag=True, frozen=True):
 
 
 class Stop(Command, frozen=True):
-    """Leave the loop after this step."""
+    """Leave the loop after this step; with `save`, with a checkpoint of it."""
+
+    save: bool = False
+
+
+class Committed(Command, frozen=True):
+    """The checkpoint of this step is durable and has its row."""
+
+    step: int
 
 
 class Register(Command, frozen=True):
@@ -133,8 +177,20 @@ class Register(Command, frozen=True):
     state: str
 
 
-AnyReport = Started | Stepped | EpochEnded | Saved | Trained | Verified | Stopped | Failed
-AnyCommand = Stop | Register
+AnyReport = (
+    Started
+    | Alive
+    | Noted
+    | Stepped
+    | EpochEnded
+    | Saved
+    | Trained
+    | Verified
+    | Stopped
+    | WentAstray
+    | Failed
+)
+AnyCommand = Stop | Committed | Register
 
 encode = msgspec.msgpack.Encoder().encode
 decode_report = msgspec.msgpack.Decoder(AnyReport).decode

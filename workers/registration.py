@@ -25,7 +25,8 @@ from core.predict import Predictor
 from modelyard.specs import Evaluation, JobSpec, Signature
 from modelyard.specs import Tensor as TensorInfo
 from workers import trainer
-from workers.loaders import Batches, Rows, raw_instance
+from workers.batches import Batches
+from workers.loaders import Rows, raw_instance
 from workers.messages import Register, Verified
 from workers.trainer import Training
 
@@ -62,11 +63,11 @@ class Data:
 
 def golden_outputs(training: Training, data: Data) -> Tensor:
     """[G, C] what the live net answers to the golden rows, in fp32 as serving runs."""
-    training.net.eval()
+    net = training.served.eval()
     index = data.rows.validation[:GOLDEN_SAMPLES]
     with torch.inference_mode():
         batches = data.evaluation(index, training.device)
-        answers = [read_out(data.readout, training.net(*batch.inputs)) for batch in batches.in_order()]
+        answers = [read_out(data.readout, net(*batch.inputs)) for batch in batches.in_order()]
     outputs_GC = torch.cat(answers)
     return outputs_GC.reshape(len(index), -1).double().cpu()
 
@@ -102,7 +103,9 @@ def evaluate(
     confusion = Confusion(
         training.measures(device), data.targets.task, data.readout, data.targets.classes, device
     )
-    served = dataclasses.replace(training, net=net.to(device), autocast=None, measures=lambda _: confusion)
+    served = dataclasses.replace(
+        training, net=net.to(device), average=None, autocast=None, measures=lambda _: confusion
+    )
     rows = data.rows.test if split == "test" else data.rows.validation
     metrics = trainer.evaluate(served, data.evaluation(rows, device), split)
     return metrics, confusion.evaluation(split)

@@ -22,7 +22,7 @@ from workers import finish, messages
 from workers.children import Child
 from workers.house import House
 from workers.ledger import Fenced, Ledger
-from workers.messages import AnyReport, Order, Register, Resume, Stop
+from workers.messages import AnyReport, Committed, Order, Register, Resume, Stop
 
 log = structlog.get_logger()
 
@@ -111,7 +111,13 @@ def _order(house: House, job: Job, ledger: Ledger, scratch: Path) -> Order | Non
         resume=_resume(house, job, ledger),
         uploads=files,
         plugins=house.settings.plugins,
+        work=_work_per_step(job),
     )
+
+
+def _work_per_step(job: Job) -> float | None:
+    steps = job.progress.get("steps")
+    return job.work / steps if job.work is not None and steps else None
 
 
 def _resume(house: House, job: Job, ledger: Ledger) -> Resume | None:
@@ -189,8 +195,13 @@ class Conversation:
                 self.ledger.stepped(report)
             case messages.EpochEnded():
                 self.ledger.epoch_ended(report)
+            case messages.Alive():
+                pass
+            case messages.Noted():
+                self.ledger.noted(report)
             case messages.Saved():
                 self.look(finish.commit_checkpoint(self.house, self.ledger, report))
+                self.child.tell(Committed(report.step))
             case messages.Trained():
                 self.child.tell(self.choose())
             case messages.Verified():
@@ -198,6 +209,9 @@ class Conversation:
                 self.is_over = True
             case messages.Stopped():
                 self.ledger.stopped(self.stop_reason or "stopped", self.wants_cancel)
+                self.is_over = True
+            case messages.WentAstray():
+                self.ledger.fail(JobErrorCode.NON_FINITE_LOSS, report.message, "lower the learning rate")
                 self.is_over = True
             case messages.Failed():
                 self.ledger.fail(report.code, report.message, report.hint)
@@ -228,7 +242,7 @@ class Conversation:
     def stop(self, reason: str) -> None:
         self.stop_reason = reason
         self.stop_before = time.monotonic() + STOP_GRACE_S
-        self.child.tell(Stop())
+        self.child.tell(Stop(save=reason == "drained"))
 
     @property
     def wants_cancel(self) -> bool:

@@ -1,36 +1,50 @@
 """The training loop: a generator of reports. It knows no database, no storage, no Celery.
 
-Whoever iterates decides what to do with a report; stopping is `break`.
+Whoever iterates decides what to do with a report; stopping is `break`, and `fit` goes on from any yield.
 """
 
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel
 
 from core.nets.freezing import Freezing, begin_epoch
 from core.nets.measures import Measuring
 from core.nets.objective import loss_sum_and_count, meet
-from workers.loaders import Batch, Batches
+from modelyard.specs import EarlyStopping
+from workers.batches import Batch, Batches
+from workers.generators import restore_all, state_of_all
 
 # B rows in the batch, C classes or targets
+
+EVERY_EPOCH = "every epoch is done"
 
 
 @dataclass
 class Cursor:
-    """Where a training stands: `epoch` completed epochs, `batch` batches into the next one, `step`
-    optimizer steps in all. `loss_sum` over `loss_count` is the mean loss of this epoch's rows, both on the
-    device."""
+    """Where a training stands: `epoch` completed epochs, `batch` batches into the next one, `step` optimizer
+    steps in all. `loss_sum` over `loss_count` is the mean loss of this epoch's rows, both on the device.
+
+    `seconds` have been trained, over all attempts. `best` is what early stopping has to beat, which it failed
+    to do for `waited` epochs. `ended` says why there is nothing left to do.
+    """
 
     epoch: int = 0
     batch: int = 0
     step: int = 0
     rows: int = 0
+    seconds: float = 0.0
+    best: float | None = None
+    waited: int = 0
+    ended: str | None = None
     loss_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
     loss_count: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
 
@@ -40,6 +54,10 @@ class Cursor:
         self.loss_count += count
         self.rows += batch.rows
 
+    def next_epoch(self) -> None:
+        self.epoch, self.batch, self.rows = self.epoch + 1, 0, 0
+        self.loss_sum, self.loss_count = torch.zeros_like(self.loss_sum), torch.zeros_like(self.loss_count)
+
     @property
     def train_loss(self) -> float:
         """The mean over the epoch so far. A host-device sync."""
@@ -47,8 +65,26 @@ class Cursor:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What ends a training before its last epoch."""
+
+    max_steps: int | None = None
+    max_seconds: float | None = None
+    early_stopping: EarlyStopping | None = None
+
+
+def nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True)
 class Training:
-    """`scheduler` is stepped by `interval`; one that waits for a plateau is told the epoch's `monitor`."""
+    """`scheduler` is stepped by `interval`; one that waits for a plateau is told the epoch's `monitor`.
+
+    `average` follows the net's weights; where there is one it is what is validated, saved and served. A batch
+    goes through the net in `pieces`. `between` is called at each batch of an evaluation, and may raise to
+    leave it. One that is `careful` looks at every loss: a host-device sync a step.
+    """
 
     net: nn.Module
     loss: nn.Module
@@ -63,6 +99,17 @@ class Training:
     autocast: torch.dtype | None
     freezing: Freezing = field(default_factory=Freezing)
     monitor: str = "val_loss"
+    scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler("cpu", enabled=False))
+    average: AveragedModel | None = None
+    clip_grad_norm: float | None = None
+    limits: Limits = field(default_factory=Limits)
+    pieces: int = 1
+    is_careful: bool = False
+    between: Callable[[], None] = nothing
+
+    @property
+    def served(self) -> nn.Module:
+        return self.net if self.average is None else self.average.module
 
 
 @dataclass(frozen=True)
@@ -72,52 +119,53 @@ class Stepped:
 
 @dataclass(frozen=True)
 class EpochEnded:
-    """`train_loss`, `val_loss`, `val_<measure>` of the epoch that `cursor.epoch` now counts."""
+    """`train_loss`, `val_loss`, `val_<measure>` of the epoch that `cursor.epoch` now counts, or of the part
+    of one after which `cursor.ended`."""
 
     metrics: dict[str, float]
 
 
 class NonFiniteLoss(Exception):
-    """The summed loss is no number any more."""
+    """The summed loss is no number any more. `batch` is the one where it began, where that is known."""
+
+    def __init__(self, message: str, batch: Batch | None = None) -> None:
+        super().__init__(message)
+        self.batch = batch
 
 
 def fit(training: Training, cursor: Cursor) -> Iterator[Stepped | EpochEnded]:
-    """Trains from `cursor`, which moves along, to the last epoch.
+    """Trains from `cursor`, which moves along, until it has `ended`.
 
-    Raises NonFiniteLoss at the end of the epoch in which the loss stopped being a number.
+    Raises NonFiniteLoss at the end of the epoch in which the loss stopped being a number, or at once where
+    the training is careful.
     """
-    net, optimizer, scheduler = training.net, training.optimizer, training.scheduler
-    cursor.loss_sum = cursor.loss_sum.to(training.device)
-    cursor.loss_count = cursor.loss_count.to(training.device)
-    while cursor.epoch < training.epochs:
-        begin_epoch(net, training.freezing, cursor.epoch)
-        for batch in training.train.of_epoch(cursor.epoch, cursor.batch):
-            optimizer.zero_grad(set_to_none=True)
-            loss = compute_loss(training, batch)
-            loss.backward()  # type: ignore[no-untyped-call] # torch leaves Tensor.backward untyped
-            optimizer.step()
-            if scheduler is not None and training.interval == "step":
-                scheduler.step()
-            cursor.add(training.loss, loss.detach(), batch)
-            cursor.batch += 1
-            cursor.step += 1
-            yield Stepped()
+    cursor.loss_sum, cursor.loss_count = (x.to(training.device) for x in (cursor.loss_sum, cursor.loss_count))
+    while cursor.ended is None:
+        begin_epoch(training.net, training.freezing, cursor.epoch)
+        began, losses = time.monotonic() - cursor.seconds, list[tuple[Tensor, Batch]]()
+        batches = training.train.of_epoch(cursor.epoch, cursor.batch)
+        for place, batch in enumerate(batches, cursor.batch):
+            if batch.begins_step:
+                if limit_reached(training.limits, cursor):
+                    break
+                training.optimizer.zero_grad(set_to_none=True)
+                losses = []
+            for piece in batch.pieces(training.pieces):
+                loss = compute_loss(training, piece)
+                share = weighted(training.loss, loss, piece)
+                training.scaler.scale(share).backward()  # type: ignore[no-untyped-call] # torch left it untyped
+                losses.append((loss.detach(), piece))
+            if batch.ends_step:
+                update(training)
+                move_on(training, cursor, losses, place + 1)
+                cursor.seconds = time.monotonic() - began
+                yield Stepped()
         metrics = {"train_loss": require_finite(cursor)} | evaluate(training, training.validation, "val")
-        if training.interval == "epoch":
-            end_epoch(training, metrics)
-        cursor.epoch, cursor.batch, cursor.rows = cursor.epoch + 1, 0, 0
-        cursor.loss_sum = torch.zeros_like(cursor.loss_sum)
-        cursor.loss_count = torch.zeros_like(cursor.loss_count)
+        if cursor.batch == len(training.train):
+            end_epoch(training, cursor, metrics)
+        cursor.seconds = time.monotonic() - began
+        cursor.ended = reason_to_end(training, cursor)
         yield EpochEnded(metrics)
-
-
-def end_epoch(training: Training, metrics: dict[str, float]) -> None:
-    """Steps a schedule that counts epochs."""
-    match training.scheduler:
-        case ReduceLROnPlateau() as waiting:
-            waiting.step(metrics[training.monitor])
-        case LRScheduler() as counting:
-            counting.step()
 
 
 def compute_loss(training: Training, batch: Batch) -> Tensor:
@@ -128,6 +176,85 @@ def compute_loss(training: Training, batch: Batch) -> Tensor:
     return loss
 
 
+def weighted(loss: nn.Module, value: Tensor, batch: Batch) -> Tensor:
+    """What a batch adds to the loss of its step: its part of a mean; a sum adds up by itself."""
+    is_sum = getattr(loss, "reduction", "mean") == "sum"
+    return value if is_sum or batch.share == 1.0 else value * batch.share
+
+
+def update(training: Training) -> None:
+    """One optimizer step with the gradients that there are."""
+    if training.clip_grad_norm is not None:
+        training.scaler.unscale_(training.optimizer)
+        clip_grad_norm_(training.net.parameters(), training.clip_grad_norm)
+    training.scaler.step(training.optimizer)
+    training.scaler.update()
+    if training.scheduler is not None and training.interval == "step":
+        training.scheduler.step()
+    if training.average is not None:
+        training.average.update_parameters(training.net)
+
+
+def move_on(training: Training, cursor: Cursor, losses: list[tuple[Tensor, Batch]], batch: int) -> None:
+    """Counts a step that is done, and the epoch's first `batch` batches with it. Only here does the cursor
+    move: a step that failed left no trace in it."""
+    for loss, piece in losses:
+        if training.is_careful and not loss.isfinite():
+            where = f"in epoch {cursor.epoch + 1}, at step {cursor.step + 1}"
+            raise NonFiniteLoss(f"the training loss became {loss.item()} {where}", piece)
+        cursor.add(training.loss, loss, piece)
+    cursor.batch = batch
+    cursor.step += 1
+
+
+def end_epoch(training: Training, cursor: Cursor, metrics: dict[str, float]) -> None:
+    """Steps a schedule that counts epochs, and what early stopping waits for."""
+    if training.interval == "epoch":
+        match training.scheduler:
+            case ReduceLROnPlateau() as waiting:
+                waiting.step(metrics[training.monitor])
+            case LRScheduler() as counting:
+                counting.step()
+    stopping = training.limits.early_stopping
+    if stopping is not None:
+        value = metrics[stopping.monitor]
+        is_better = has_improved(stopping, value, cursor.best)
+        cursor.best, cursor.waited = (value, 0) if is_better else (cursor.best, cursor.waited + 1)
+    cursor.next_epoch()
+
+
+def has_improved(stopping: EarlyStopping, value: float, best: float | None) -> bool:
+    """What is no number never has."""
+    if best is None or not math.isfinite(value):
+        return math.isfinite(value)
+    gain = best - value if stopping.mode == "min" else value - best
+    return gain > stopping.min_delta
+
+
+def limit_reached(limits: Limits, cursor: Cursor) -> str | None:
+    if limits.max_steps is not None and cursor.step >= limits.max_steps:
+        return f"max_steps: {cursor.step} steps are done"
+    if limits.max_seconds is not None and cursor.seconds >= limits.max_seconds:
+        return f"max_seconds: it trained for {cursor.seconds:.1f} s"
+    return None
+
+
+def ends_epoch(training: Training, cursor: Cursor) -> bool:
+    """Whether an evaluation follows this step."""
+    return cursor.batch == len(training.train) or limit_reached(training.limits, cursor) is not None
+
+
+def reason_to_end(training: Training, cursor: Cursor) -> str | None:
+    """None where another epoch follows."""
+    stopping = training.limits.early_stopping
+    if stopping is not None and cursor.waited >= stopping.patience:
+        waited = f"{stopping.monitor} has not got better than {cursor.best} for {cursor.waited} epochs"
+        return f"early_stopping: {waited}"
+    if cursor.epoch >= training.epochs:
+        return EVERY_EPOCH
+    return limit_reached(training.limits, cursor)
+
+
 def quotient(total: Tensor, count: Tensor) -> float:
     """The one host-device sync of a mean; nan where nothing was counted."""
     loss_sum, loss_count = torch.stack([total, count]).tolist()
@@ -136,7 +263,7 @@ def quotient(total: Tensor, count: Tensor) -> float:
 
 def evaluate(training: Training, batches: Batches, prefix: str) -> dict[str, float]:
     """`<prefix>_loss` and the measures over all rows: summed, counted, divided once."""
-    training.net.eval()
+    net = training.served.eval()
     loss_sum, loss_count = torch.zeros(2, dtype=torch.float64, device=training.device)
     measures = training.measures(training.device)
     with torch.inference_mode():
@@ -144,12 +271,13 @@ def evaluate(training: Training, batches: Batches, prefix: str) -> dict[str, flo
             with torch.autocast(
                 training.device.type, training.autocast, enabled=training.autocast is not None
             ):
-                outputs = training.net(*batch.inputs)
+                outputs = net(*batch.inputs)
                 value = training.loss(outputs, meet(outputs, batch.targets))
             batch_sum, count = loss_sum_and_count(training.loss, value, batch.targets, batch.rows)
             loss_sum += batch_sum
             loss_count += count
             measures.add(outputs, batch.targets)
+            training.between()
     values = {"loss": quotient(loss_sum, loss_count), **measures.compute()}
     return {f"{prefix}_{name}": value for name, value in values.items()}
 
@@ -164,28 +292,29 @@ def require_finite(cursor: Cursor) -> float:
 
 
 def state_of(training: Training, cursor: Cursor) -> dict[str, Any]:
-    """All that going on from here needs beside the weights: tensors and plain values only."""
+    """All that going on from here needs beside the weights that are served: tensors and plain values only,
+    not copied."""
     return {
         "optimizer": training.optimizer.state_dict(),
         "scheduler": training.scheduler.state_dict() if training.scheduler is not None else None,
-        "cursor": {
-            "epoch": cursor.epoch,
-            "batch": cursor.batch,
-            "step": cursor.step,
-            "rows": cursor.rows,
-            "loss_sum": cursor.loss_sum.cpu(),
-            "loss_count": cursor.loss_count.cpu(),
-        },
-        "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state_all() if training.device.type == "cuda" else [],
+        "scaler": training.scaler.state_dict(),
+        "net": training.net.state_dict() if training.average is not None else None,
+        "averaged": training.average.n_averaged if training.average is not None else None,
+        "pieces": training.pieces,
+        "cursor": dict(vars(cursor)),
+        "generators": state_of_all(training.device),
     }
 
 
 def restore(training: Training, state: dict[str, Any]) -> Cursor:
+    """After `training.net` was given the weights that were served."""
     training.optimizer.load_state_dict(state["optimizer"])
     if training.scheduler is not None:
         training.scheduler.load_state_dict(state["scheduler"])
-    torch.set_rng_state(state["rng"])
-    if state["cuda_rng"] and training.device.type == "cuda":
-        torch.cuda.set_rng_state_all(state["cuda_rng"])
+    training.scaler.load_state_dict(state["scaler"])
+    if training.average is not None:
+        training.average.module.load_state_dict(training.net.state_dict())
+        training.average.n_averaged.copy_(state["averaged"])
+        training.net.load_state_dict(state["net"])
+    restore_all(state["generators"], training.device)
     return Cursor(**state["cursor"])

@@ -75,11 +75,35 @@ def load(path: Path, *, is_mapped: bool = False) -> Any:
 
 
 def plain_state_dict(net: nn.Module) -> dict[str, Tensor]:
-    """On the CPU, keys as in a plain script. It stays torch's own kind of dict: some of torchvision's nets
-    ask it for the versions of their modules when they load it."""
+    """Copies on the CPU, keys as in a plain script; weights that are one stay one. It stays torch's own kind
+    of dict: some of torchvision's nets ask it for the versions of their modules when they load it. A
+    host-device sync."""
     state: dict[str, Tensor] = net.state_dict()
-    state.update({name: tensor.detach().cpu() for name, tensor in state.items()})
+    state.update(copied(dict(state)))
     return state
+
+
+def copied(value: Any) -> Any:
+    """The same lists and mappings, with each tensor copied to the CPU, contiguous; what shares its numbers
+    shares them still. A host-device sync."""
+    return _copied(value, {})
+
+
+def _copied(value: Any, seen: dict[tuple[Any, ...], Tensor]) -> Any:
+    match value:
+        case Tensor():
+            key = (value.data_ptr(), value.dtype, value.shape, value.stride(), value.device)
+            if key not in seen or not value.numel():
+                seen[key] = torch.empty(value.shape, dtype=value.dtype).copy_(value.detach())
+            return seen[key]
+        case dict():
+            return {name: _copied(inner, seen) for name, inner in value.items()}
+        case list():
+            return [_copied(inner, seen) for inner in value]
+        case tuple():
+            return tuple(_copied(inner, seen) for inner in value)
+        case _:
+            return value
 
 
 def read_manifest(path: Path) -> VersionManifest:

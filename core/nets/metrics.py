@@ -1,6 +1,7 @@
 """The metrics that a spec names, as a resolved spec lists them, and what may be monitored."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -51,12 +52,10 @@ def usual_metrics(targets: Targets, loss_type: str) -> tuple[str, ...]:
 def check_metrics(
     spec: JobSpec, targets: Targets, manifest: Manifest, errors: list[ProblemError]
 ) -> list[str | Component]:
-    """The metrics of the job: names of the usual ones, then components, each with its `name`. Also checks
-    that the monitored metric will exist."""
+    """The metrics of the job: names of the usual ones, then components, each with its `name`."""
     usual = usual_metrics(targets, str((spec.loss or {}).get("type")))
     num_values = _values_per_answer(targets, manifest)
     found: dict[str, str | Component] = {name: name for name in usual}
-    before = len(errors)
     if len(spec.metrics) > MAX_METRICS:
         message = f"A job measures at most {MAX_METRICS} metrics; {len(spec.metrics)} came."
         fault(errors, "/metrics", "too_large", message)
@@ -76,8 +75,6 @@ def check_metrics(
             fault(errors, pointer, "duplicate_metric", message)
             continue
         found[name] = component
-    if len(errors) == before:
-        check_monitor(spec, list(found), errors)
     return list(found.values())
 
 
@@ -86,13 +83,9 @@ def metric_name(metric: str | Component) -> str:
     return metric if isinstance(metric, str) else str(metric["name"])
 
 
-def check_monitor(spec: JobSpec, names: list[str], errors: list[ProblemError]) -> None:
-    monitors = ["val_loss", "train_loss", *(f"val_{name}" for name in names)]
-    monitor = spec.trainer.checkpoint.monitor
-    if monitor not in monitors:
-        hint = suggestion(monitor, monitors)
-        message = f"{show(monitor)} won't be measured.{hint} Valid are: {', '.join(monitors)}."
-        fault(errors, "/trainer/checkpoint/monitor", "unknown_metric", message)
+def monitored_names(metrics: Iterable[str | Component]) -> list[str]:
+    """What each epoch's end measures."""
+    return ["train_loss", "val_loss", *(f"val_{metric_name(metric)}" for metric in metrics)]
 
 
 def types_of(task: Task, *, is_binary: bool = False) -> dict[str, str]:

@@ -23,13 +23,14 @@ from core.nets import registry
 from core.nets.advice import advise, advise_rows
 from core.nets.build import Component, build_loss, build_net
 from core.nets.clock import Clock
+from core.nets.conduct import check_conduct
 from core.nets.decode import decode_struct, present
 from core.nets.freezing import begin_epoch, check_freezing, freezing_of, is_frozen, trained_names
 from core.nets.inplace import check_inplace
 from core.nets.intake import Intake, resolve_intake
 from core.nets.memory import OptimizerBytes, step_bytes
 from core.nets.meta import QuickMeta
-from core.nets.metrics import check_metrics, metric_name
+from core.nets.metrics import check_metrics, monitored_names
 from core.nets.named_files import check_tokenizers, check_weights
 from core.nets.objective import check_loss, check_output, outputs_per_row, resolve_loss
 from core.nets.optimization import advise_learning_rate, check_groups, check_optimizer
@@ -45,6 +46,8 @@ from modelyard.specs import JobSpec, Plan, ProblemError, ResolvedTransforms
 # B rows in the batch
 
 MAX_PARAMETERS = 2_000_000_000
+#: More than `epochs` times the rows of any dataset.
+MAX_STEPS = 10**18
 #: In one list of what is done to columns, or to the target.
 MAX_COMPONENTS = 100
 NO_FILES: Mapping[str, Path] = {}
@@ -137,7 +140,7 @@ def check(
         parameters=walked.parameters,
         trainable=walked.trainable,
         steps_per_epoch=training.clock.steps_per_epoch,
-        steps=training.clock.total("step"),
+        steps=min(training.clock.total("step"), parts.spec.trainer.max_steps or MAX_STEPS),
         memory_bytes=_memory_bytes(parts, walked, source.manifest, training.optimizer_bytes),
         estimated_seconds=None,
         warnings=warnings,
@@ -163,13 +166,16 @@ def _check_parts(
     targets = resolve_targets(spec, manifest, errors, warnings)
     prepare = _components("prepare", spec.prepare or [], errors)
     spec.prepare = prepare if spec.prepare is not None else None
-    intake, metrics = None, []
+    intake, metrics, measured = None, list[Any](), list[str]()
     if targets is not None:
         check_elsewhere(targets, manifest, errors)
         intake = resolve_intake(spec, targets, manifest, errors) if prepare is not None else None
+        before = len(errors)
         metrics = check_metrics(spec, targets, manifest, errors)
+        measured = monitored_names(metrics) if len(errors) == before else []
         if loss is not None or spec.loss is None:
             loss = resolve_loss(loss, targets, manifest, errors)
+    spec.trainer = check_conduct(spec.trainer, measured, errors)
     rows = _training_rows(spec, manifest, errors, warnings)
     if targets is not None and rows is not None:
         check_quantiles(targets, manifest, rows, errors)
@@ -246,7 +252,12 @@ def _walk(
 def _check_training(parts: _Parts, walked: Walked, errors: list[ProblemError]) -> _Training | None:
     spec, trainer = parts.spec, parts.spec.trainer
     per_epoch = steps_per_epoch(
-        parts.rows, trainer.batch_size, drop_last=trainer.drop_last, has_batch_norm=walked.has_batch_norm
+        parts.rows,
+        trainer.batch_size,
+        drop_last=trainer.drop_last,
+        has_batch_norm=walked.has_batch_norm,
+        accumulate=trainer.accumulate,
+        devices=trainer.devices,
     )
     clock = Clock(trainer.epochs, per_epoch)
     parameters = parameters_of(walked.modules)
@@ -267,7 +278,7 @@ def _check_training(parts: _Parts, walked: Walked, errors: list[ProblemError]) -
     optimizer_bytes = try_step(parts.optimizer, {name: parameters[name].shape for name in trained}, errors)
     scheduler = parts.scheduler
     if scheduler is not None and not errors:
-        monitored = ["train_loss", "val_loss", *(f"val_{metric_name(metric)}" for metric in parts.metrics)]
+        monitored = monitored_names(parts.metrics)
         scheduler = try_schedule(scheduler, parts.optimizer, trained, clock, monitored, errors)
     return _Training(initialize, scheduler, clock, optimizer_bytes)
 

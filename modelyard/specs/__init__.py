@@ -30,7 +30,7 @@ from modelyard.specs.jobs import (
     Transition,
     Wanted,
 )
-from modelyard.specs.jobspec import CheckpointPolicy, Component, JobSpec, Split, Trainer
+from modelyard.specs.jobspec import CheckpointPolicy, Component, EarlyStopping, Ema, JobSpec, Split, Trainer
 from modelyard.specs.models import (
     AliasUpdate,
     ClassScores,
@@ -57,6 +57,8 @@ __all__ = [
     "DatasetSource",
     "DatasetState",
     "DatasetUpload",
+    "EarlyStopping",
+    "Ema",
     "Evaluation",
     "Event",
     "Feature",

@@ -10,6 +10,7 @@ from msgspec import Struct, field
 class JobState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSED = "paused"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -19,6 +20,7 @@ class Wanted(StrEnum):
     """What the owner last asked for."""
 
     RUN = "run"
+    PAUSE = "pause"
     CANCEL = "cancel"
 
 
@@ -28,6 +30,7 @@ class JobErrorCode(StrEnum):
     WORKER_LOST = "worker_lost"
     OUT_OF_MEMORY = "out_of_memory"
     NON_FINITE_LOSS = "non_finite_loss"
+    STALLED = "stalled"
     DATASET_UNAVAILABLE = "dataset_unavailable"
     WEIGHTS_MISMATCH = "weights_mismatch"
     VERSION_REJECTED = "version_rejected"

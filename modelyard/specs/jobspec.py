@@ -62,23 +62,63 @@ class Transforms(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class CheckpointPolicy(Struct, forbid_unknown_fields=True, frozen=True):
-    """When to save and what to keep: the newest `keep`, and the best by `monitor`."""
+    """When to save and what to keep: the newest `keep`, and the best by `monitor`.
 
-    every_epochs: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    Exactly one of `every_epochs`, `every_steps`, `every_minutes`; none of them is every epoch. Counted in
+    steps or minutes, an epoch that is the best so far is saved as well.
+    """
+
+    every_epochs: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    every_steps: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = None
+    every_minutes: Annotated[float, Meta(gt=0, le=100_000)] | None = None
     monitor: Annotated[str, Meta(min_length=1, max_length=100)] = "val_loss"
     mode: Literal["min", "max"] = "min"
     keep: Annotated[int, Meta(ge=1, le=100)] = 2
 
 
+class EarlyStopping(Struct, forbid_unknown_fields=True, frozen=True):
+    """Ends the job once `monitor` has not got better by more than `min_delta` for `patience` epochs."""
+
+    monitor: Annotated[str, Meta(min_length=1, max_length=100)] = "val_loss"
+    mode: Literal["min", "max"] = "min"
+    patience: Annotated[int, Meta(ge=1, le=1_000_000)] = 3
+    min_delta: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+
+
+class Ema(Struct, forbid_unknown_fields=True, frozen=True):
+    """An exponential moving average of the weights: it is what is validated, saved and served."""
+
+    decay: Annotated[float, Meta(gt=0, lt=1)] = 0.999
+
+
 class Trainer(Struct, forbid_unknown_fields=True, frozen=True):
+    """How the loop runs.
+
+    `batch_size` is that of a batch over all `devices`; one optimizer step takes `accumulate` batches.
+    `precision` auto is bf16 where the device computes it in hardware and the net is large enough to gain.
+    `deterministic` asks for the same bits again, at the price of speed: fp32, contiguous, neither fused nor
+    compiled. `max_steps` and `max_seconds` end a job well: it validates, saves and succeeds.
+    """
+
     epochs: Annotated[int, Meta(ge=1, le=1_000_000)] = 5
     batch_size: Annotated[int, Meta(ge=1, le=1_000_000)] = 64
     shuffle: bool = True
     drop_last: bool = False
     sampler: Component | None = None
+    num_workers: Annotated[int, Meta(ge=0, le=256)] = 0
     seed: Seed = 0
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: Annotated[int, Meta(ge=1, le=1024)] = 1
+    compile: Literal["auto"] | bool = "auto"
+    accumulate: Annotated[int, Meta(ge=1, le=10_000)] = 1
+    clip_grad_norm: Annotated[float, Meta(gt=0, le=1e9)] | None = None
+    ema: Ema | None = None
+    deterministic: bool = False
+    max_steps: Annotated[int, Meta(ge=1, le=1_000_000_000_000)] | None = None
+    max_seconds: Annotated[float, Meta(gt=0, le=1e9)] | None = None
+    log_every_steps: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = None
+    early_stopping: EarlyStopping | None = None
     checkpoint: CheckpointPolicy = CheckpointPolicy()
 
 

@@ -25,7 +25,8 @@ from core.nets.transforms import Pipeline, resolve, without_random
 from modelyard.specs import Feature, JobSpec, ProblemError, Split
 from modelyard.specs.jobspec import Transforms
 from tests.make_data import image_bytes
-from workers.loaders import Batches, Rows, Source, open_rows, raw_instance
+from workers.batches import Batches
+from workers.loaders import Rows, Source, open_rows, raw_instance
 
 CPU = torch.device("cpu")
 

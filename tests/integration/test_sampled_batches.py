@@ -16,8 +16,9 @@ from core.nets.sampling import order_of
 from core.nets.transforms import Pipeline
 from modelyard.specs import Feature
 from tests.attempts import first_order
-from workers.attempt import Attempt, Link
-from workers.loaders import Batches
+from workers.attempt import Attempt
+from workers.link import Link
+from workers.batches import Batches
 
 ROWS = 120
 MODEL = {
@@ -109,7 +110,7 @@ def test_an_epoch_has_as_many_batches_as_the_plan_says(
     tmp_path: Path, sampler: dict[str, Any] | None, split: dict[str, Any], drop_last: bool
 ) -> None:
     checked, attempt = prepared(tmp_path, split, sampler=sampler, drop_last=drop_last)
-    training, _ = attempt.build(attempt.open_data())
+    _, training, _ = attempt.begin()
     batches = list(training.train.of_epoch(0))
     assert len(batches) == len(training.train) == checked.plan.steps_per_epoch
 
@@ -128,8 +129,7 @@ def test_no_patient_trains_and_validates(tmp_path: Path) -> None:
 def test_balanced_rows_come_from_each_class_equally_often(tmp_path: Path) -> None:
     sampler = {"type": "WeightedRandomSampler", "weights": "balanced", "num_samples": 10_000}
     _, attempt = prepared(tmp_path, {}, sampler=sampler)
-    data = attempt.open_data()
-    training, _ = attempt.build(data)
+    data, training, _ = attempt.begin()
     drawn = torch.cat([batch.targets for batch in training.train.of_epoch(0)])
     assert torch.bincount(data.rows.targets[data.rows.train])[0] < 20
     # Half of 10,000 with a standard deviation of 50.
@@ -139,8 +139,7 @@ def test_balanced_rows_come_from_each_class_equally_often(tmp_path: Path) -> Non
 def test_rows_of_weight_zero_are_never_drawn_and_others_in_proportion(tmp_path: Path) -> None:
     sampler = {"type": "WeightedRandomSampler", "weights": "weight", "num_samples": 20_000}
     _, attempt = prepared(tmp_path, {}, sampler=sampler)
-    data = attempt.open_data()
-    training, _ = attempt.build(data)
+    data, training, _ = attempt.begin()
     places = training.train.order.places(0)  # type: ignore[union-attr]  # given by `build`
     table = pa.ipc.open_file(str(tmp_path / "data.arrow")).read_all()
     weights = torch.tensor(table.column("weight").to_pylist())[data.rows.train]

@@ -16,7 +16,7 @@ from tests.attempts import first_order
 from tests.make_data import csv_bytes, npz_bytes
 from workers.attempt import Attempt
 from workers.ingest.run import ingest
-from workers.messages import AnyReport, EpochEnded, Register, Saved, Verified
+from workers.messages import AnyReport, EpochEnded, Register, Saved, Stop, Verified
 
 ROWS = 120
 RANDOM = np.random.default_rng(11)
@@ -31,10 +31,13 @@ class Recorder:
 
     def __init__(self) -> None:
         self.reports: list[AnyReport] = []
-        self.stop_wanted = _Never()
+        self.stop: Stop | None = None
 
     def send(self, report: AnyReport) -> None:
         self.reports.append(report)
+
+    def wait_for_commit(self, step: int) -> None:
+        """Nobody commits here: what is saved stays in scratch."""
 
     def wait_for_register(self) -> Register:
         saved = self.last(Saved)
@@ -42,11 +45,6 @@ class Recorder:
 
     def last(self, kind: type[Any]) -> Any:
         return [report for report in self.reports if isinstance(report, kind)][-1]
-
-
-class _Never:
-    def is_set(self) -> bool:
-        return False
 
 
 class Ran(msgspec.Struct):

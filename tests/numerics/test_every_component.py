@@ -74,8 +74,7 @@ def test_a_component_plans_trains_a_step_and_predicts(family: str, name: str, tm
     for named, save in example.files.items():
         save(uploads[named])
     attempt = attempt_of(example.spec, *example.data(), tmp_path, uploads)
-    opened = attempt.open_data()
-    training, cursor = attempt.build(opened)
+    opened, training, cursor = attempt.begin()
     before = [parameter.detach().clone() for parameter in few(training)]
 
     reports = list(trainer.fit(training, cursor))

@@ -152,7 +152,7 @@ def test_the_planned_memory_is_within_a_quarter_of_what_training_holds(
     manifest, rows = data()
     mine = attempt_of(spec, manifest, rows, tmp_path)
     planned = check(whole(spec), Source("d@1", manifest)).plan.memory_bytes
-    training, cursor = mine.build(mine.open_data())
+    _, training, cursor = mine.begin()
     measured = peak_of(training, trainer.fit(training, cursor))
     record_property("planned and measured bytes", (planned, measured))
     assert measured * (1 - TOLERANCE) < planned < measured * (1 + TOLERANCE)

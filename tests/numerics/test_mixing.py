@@ -17,7 +17,7 @@ from core.nets.mixing import Mixing, num_soft_classes
 from core.nets.transforms import Pipeline, is_mixing
 from modelyard.specs.jobspec import Task, Transforms
 from workers import trainer
-from workers.loaders import Batches
+from workers.batches import Batches
 from workers.trainer import Cursor, EpochEnded, Training
 
 # B rows in the batch, C classes

@@ -343,7 +343,7 @@ CASES = [
 def test_a_spec_trains_as_its_script_does_to_the_bit(case: Case, tmp_path: Path) -> None:
     manifest, rows = case.data()
     mine = attempt_of(case.spec, manifest, rows, tmp_path)
-    training, cursor = mine.build(mine.open_data())
+    _, training, cursor = mine.begin()
     torch.manual_seed(SEED)
     script = case.script()
     inputs, targets = case.inputs(rows), case.target(rows)

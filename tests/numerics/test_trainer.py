@@ -21,7 +21,7 @@ from core.nets.readout import Readout
 from core.nets.transforms import Pipeline, resolve
 from modelyard.specs.jobspec import Unfreeze
 from workers import trainer
-from workers.loaders import Batches
+from workers.batches import Batches
 from workers.trainer import Cursor, EpochEnded, NonFiniteLoss, Training
 
 # N rows, B rows in the batch, C classes

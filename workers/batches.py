@@ -1,0 +1,154 @@
+"""Rows in batches on the device: which rows, in which order, and which batches make one optimizer step."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from core.errors import Invalid
+from core.nets.mixing import Mixing
+from core.nets.sampling import Order, order_of, repetitions
+from core.nets.steps import batch_bounds
+from core.nets.transforms import Pipeline
+
+# N rows of the dataset, D rows that an epoch draws, B rows in the batch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`inputs` are the net's, in its order; `index` are the rows' numbers in the dataset, int64 [B] on the
+    CPU. A step's gradient is the sum of those of its batches' mean losses, each times its `share`."""
+
+    inputs: tuple[Tensor, ...]
+    targets: Tensor
+    index: Tensor
+    share: float = 1.0
+    begins_step: bool = True
+    ends_step: bool = True
+
+    @property
+    def rows(self) -> int:
+        return len(self.index)
+
+    def pieces(self, count: int) -> list["Batch"]:
+        """At most `count`, of as equal a length as may be, which together weigh what the whole does."""
+        if count == 1:
+            return [self]
+        size = -(-self.rows // count)
+        return [self._piece(slice(start, start + size)) for start in range(0, self.rows, size)]
+
+    def _piece(self, rows: slice) -> "Batch":
+        index = self.index[rows]
+        return replace(
+            self,
+            inputs=tuple(x[rows] for x in self.inputs),
+            targets=self.targets[rows],
+            index=index,
+            share=self.share * len(index) / self.rows,
+        )
+
+
+@dataclass(frozen=True)
+class Span:
+    """One batch of an epoch: the rows from `start` to `end` of its order, and its place in its step."""
+
+    start: int
+    end: int
+    share: float = 1.0
+    begins_step: bool = True
+    ends_step: bool = True
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Some rows in batches. `pipeline` is None where rows go to the net as they are; it acts on the one input
+    that images are. An `order` takes the place of `shuffle`. `accumulate` batches make one optimizer step.
+
+    With a `world` of several processes each gives its own `rank` a contiguous piece of every batch, of equal
+    lengths but for one row, and `share` is such that the mean of the ranks' gradients is that of the whole.
+    A last batch with fewer rows than ranks is merged into the one before, and refused where it is the only.
+    """
+
+    inputs: tuple[Tensor, ...]
+    targets: Tensor
+    index: Tensor
+    pipeline: Pipeline | None
+    batch_size: int
+    seed: int
+    device: torch.device
+    shuffle: bool = False
+    drop_last: bool = False
+    merge_single: bool = False
+    mixing: Mixing | None = None
+    order: Order | None = None
+    accumulate: int = 1
+    rank: int = 0
+    world: int = 1
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps an epoch."""
+        return -(-len(self) // self.accumulate)
+
+    def of_epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from `first_batch` on. The order is a function of seed and epoch. Raises
+        Invalid where a batch has fewer rows than there are ranks."""
+        places = self._order.places(epoch)
+        index_D = draws_D = self.index[places]
+        if self._order.may_repeat:
+            draws_D = index_D + len(self.targets) * repetitions(places)
+        for span in self._spans[first_batch:]:
+            rows = slice(span.start, span.end)
+            yield self._batch(index_D[rows], draws_D[rows], epoch, span)
+
+    def in_order(self) -> Iterator[Batch]:
+        """Every row once, whatever the rank, as evaluation takes them."""
+        for start in range(0, len(self.index), self.batch_size):
+            index_B = self.index[start : start + self.batch_size]
+            yield self._batch(index_B, index_B, 0, Span(start, start + len(index_B)))
+
+    @cached_property
+    def _order(self) -> Order:
+        return self.order or order_of(None, self.shuffle, self.seed, len(self.index))
+
+    @cached_property
+    def _spans(self) -> list[Span]:
+        bounds = batch_bounds(
+            self._order.count,
+            self.batch_size,
+            drop_last=self.drop_last,
+            has_batch_norm=self.merge_single,
+            devices=self.world,
+        )
+        windows = [bounds[i : i + self.accumulate] for i in range(0, len(bounds), self.accumulate)]
+        return [span for window in windows for span in self._window(window)]
+
+    def _window(self, bounds: list[tuple[int, int]]) -> Iterator[Span]:
+        window_rows = bounds[-1][1] - bounds[0][0]
+        for place, (start, end) in enumerate(bounds):
+            rows = end - start
+            if rows < self.world:
+                raise Invalid(
+                    f"a batch has {rows} rows, and each of {self.world} devices takes one at least: raise "
+                    "trainer.batch_size, or lower trainer.devices"
+                )
+            ours = rows * self.rank // self.world, rows * (self.rank + 1) // self.world
+            share = (ours[1] - ours[0]) * self.world / window_rows
+            yield Span(start + ours[0], start + ours[1], share, place == 0, place == len(bounds) - 1)
+
+    def _batch(self, index_B: Tensor, draws_B: Tensor, epoch: int, span: Span) -> Batch:
+        """`draws_B` tell the draws of an epoch apart, where one row is drawn twice."""
+        inputs = tuple(rows[index_B] for rows in self.inputs)
+        if self.pipeline is not None:
+            inputs = (self.pipeline.apply_rest(inputs[0], self.seed, epoch, draws_B),)
+        targets = self.targets[index_B]
+        inputs, targets = tuple(rows.to(self.device) for rows in inputs), targets.to(self.device)
+        if self.mixing is not None:
+            mixed, targets = self.mixing(inputs[0], targets)
+            inputs = (mixed,)
+        return Batch(inputs, targets, index_B, span.share, span.begins_step, span.ends_step)

@@ -1,0 +1,88 @@
+"""What the first claim of a job fixes about how it runs, and every later attempt repeats.
+
+Rules, not measurements: equal jobs on equal machines get equal settings, so that equal seeds give equal
+numbers.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from core.nets import plugins
+from modelyard.specs import JobSpec
+from workers.messages import Order
+
+#: Optimizers of torch that have a fused form on the CPU and on a GPU.
+FUSED = frozenset({"SGD", "Adam", "AdamW", "Adagrad"})
+#: Multiply-adds of a step below which a second thread costs more than it brings.
+MIN_WORK_FOR_THREADS = 2e7
+#: Below this the casts of bf16 cost more than its products bring.
+MIN_WORK_FOR_BF16 = 3e7
+
+
+class NoDevice(Exception):
+    """The worker lacks the device that the spec names."""
+
+
+def resolve(spec: JobSpec, order: Order, net: nn.Module) -> dict[str, Any]:
+    """Raises NoDevice."""
+    trainer, work = spec.trainer, order.work
+    device = _device(spec, order)
+    is_free = not trainer.deterministic
+    has_images = any(isinstance(part, _ConvNd) and part.weight.dim() == 4 for part in net.modules())
+    is_small = work is not None and work < MIN_WORK_FOR_THREADS
+    return {
+        "device": device,
+        "devices": trainer.devices,
+        "precision": _precision(spec, device, work),
+        "threads": 1 if is_small else order.threads,
+        "memory_format": "channels_last" if is_free and has_images else "contiguous",
+        "compile": trainer.compile is True and is_free,
+        "fused": is_free and spec.optimizer["type"] in FUSED,
+        "deterministic": trainer.deterministic,
+        "seed": trainer.seed,
+        **_environment(),
+        "plugins": plugins.used_by(order.spec),
+    }
+
+
+def what_differs(resolved: dict[str, Any]) -> dict[str, Any]:
+    """Of this machine from the one that a job was begun on: {name: [then, now]}. Empty where a resumed run
+    equals an unbroken one. Raises NoDevice."""
+    if resolved["device"] == "cuda" and not torch.cuda.is_available():
+        raise NoDevice("the job was begun on a GPU, and this worker sees none")
+    here = _environment().items()
+    return {name: [resolved.get(name), value] for name, value in here if resolved.get(name) != value}
+
+
+def _environment() -> dict[str, str]:
+    """What equal numbers depend on beside the job's own settings."""
+    return {
+        "torch": str(torch.__version__),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _device(spec: JobSpec, order: Order) -> str:
+    if spec.trainer.device == "cuda" and not torch.cuda.is_available():
+        raise NoDevice("trainer.device is cuda, and this worker sees no GPU")
+    wants_gpu = spec.trainer.device == "cuda" or (spec.trainer.device == "auto" and order.use_gpu)
+    return "cuda" if wants_gpu and torch.cuda.is_available() else "cpu"
+
+
+def _precision(spec: JobSpec, device: str, work: float | None) -> str:
+    if spec.trainer.precision != "auto":
+        return spec.trainer.precision
+    if spec.trainer.deterministic:
+        return "fp32"
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    is_worth_it = work is not None and work >= MIN_WORK_FOR_BF16
+    return "bf16" if is_worth_it and has_bf16_instructions() else "fp32"
+
+
+def has_bf16_instructions() -> bool:
+    """Whether this processor multiplies bf16 in hardware: AVX512_BF16, or the tiles of AMX."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
