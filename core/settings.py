@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     max_losses: int = Field(
         default=3, ge=1, description="lost workers or children without a checkpoint between, then failed"
     )
+    stall_s: float = Field(
+        default=1800, gt=0, description="a training that says nothing for so long is ended as stalled"
+    )
     retry_backoff_s: float = Field(
         default=10, ge=0, description="wait after the first loss; doubles with each"
     )
@@ -82,6 +85,9 @@ class Settings(BaseSettings):
     )
     model_cache_bytes: int = Field(
         default=2048 * MIB, gt=0, description="bytes of loaded models kept by the predictor"
+    )
+    tensorboard: Literal["on", "off"] = Field(
+        default="on", description="off: jobs write no event files for TensorBoard"
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -1,8 +1,8 @@
 """How long a training will take, from what past ones took in the same pool.
 
-A step costs what every step costs plus its multiply-adds:
+A batch costs what every batch costs plus its multiply-adds; a step takes `accumulate` batches:
 
-    seconds per step = a + b * w,    w = multiply-adds of a step, forward and backward
+    seconds per batch = a + b * w,    w = multiply-adds of a batch, forward and backward
 
 `b` is the median of the slopes between every two past trainings and `a` the median of what then remains: the
 estimator of Theil and Sen (Sen 1968, "Estimates of the Regression Coefficient Based on Kendall's Tau",
@@ -26,7 +26,7 @@ from service.pools import pool_of
 #: A backward pass is about two forward passes: one product for the inputs' gradient, one for the weights'.
 PASSES = 3
 
-#: Of the newest so many trainings, those nearest in work a step count.
+#: Of the newest so many trainings, those nearest in work a batch count.
 NEWEST = 100
 NEAREST = 20
 
@@ -38,10 +38,10 @@ KEPT_S = 10.0
 
 @dataclass(frozen=True)
 class Training:
-    """`seconds_per_step` of the clock, and the multiply-adds of a step."""
+    """`seconds_per_batch` of the clock, and the multiply-adds of a batch."""
 
-    seconds_per_step: float
-    work_per_step: float
+    seconds_per_batch: float
+    work_per_batch: float
 
 
 class Estimator:
@@ -54,13 +54,13 @@ class Estimator:
         self._past: dict[str, list[Training]] = {}
         self._until = 0.0
 
-    async def seconds(self, device: str, work: float, steps: int) -> float | None:
-        """Of a training of `work` multiply-adds in `steps` steps. None where its pool has no past."""
+    async def seconds(self, device: str, work: float, batches: int) -> float | None:
+        """Of a training of `work` multiply-adds in so many batches. None where its pool has no past."""
         if self._clock() >= self._until:
             await self._look()
         pool = pool_of(device, self._pools)
-        per_step = seconds_per_step(self._past.get(pool, []), work / max(1, steps))
-        return None if per_step is None else per_step * steps
+        per_batch = seconds_per_batch(self._past.get(pool, []), work / max(1, batches))
+        return None if per_batch is None else per_batch * batches
 
     async def _look(self) -> None:
         async with self._database.read() as session:
@@ -72,41 +72,53 @@ class Estimator:
 
 
 def _training(
-    started_at: datetime, finished_at: datetime, work: float, progress: dict[str, Any]
+    started_at: datetime,
+    finished_at: datetime,
+    work: float,
+    progress: dict[str, Any],
+    accumulate: int | None,
 ) -> Training | None:
     """One that stopped early took the time of the steps it made."""
     made, planned = progress.get("step", 0), progress.get("steps", 0)
     if not made or not planned:
         return None
-    return Training((finished_at - started_at).total_seconds() / made, work / planned)
+    batches = accumulate or 1  # jobs before there was the word have none
+    return Training((finished_at - started_at).total_seconds() / made / batches, work / planned / batches)
 
 
 def work_of(checked: Checked, num_rows: int) -> float:
-    """Multiply-adds of the whole training, forward and backward."""
-    batch = min(checked.spec["trainer"]["batch_size"], num_rows)
-    return float(PASSES * checked.work * batch * checked.plan.steps)
+    """Multiply-adds of the whole training on each of its devices, forward and backward. A step takes
+    `accumulate` batches, whose rows the devices share."""
+    trainer = checked.spec["trainer"]
+    rows = min(trainer["batch_size"] * trainer["accumulate"], num_rows)
+    return PASSES * checked.work * checked.plan.steps * rows / trainer["devices"]
 
 
-def seconds_per_step(past: Sequence[Training], work: float) -> float | None:
-    """`work` is the multiply-adds of a step. Where the past lies too near together to tell how the time
+def batches_of(checked: Checked) -> int:
+    """Of the whole training; a last step of an epoch counts as full."""
+    return int(checked.plan.steps * checked.spec["trainer"]["accumulate"])
+
+
+def seconds_per_batch(past: Sequence[Training], work: float) -> float | None:
+    """`work` is the multiply-adds of a batch. Where the past lies too near together to tell how the time
     grows, more work is taken to cost in proportion, and less as much."""
-    near = sorted(past, key=lambda one: abs(_log(one.work_per_step) - _log(work)))[:NEAREST]
+    near = sorted(past, key=lambda one: abs(_log(one.work_per_batch) - _log(work)))[:NEAREST]
     if not near:
         return None
-    works = [one.work_per_step for one in near]
+    works = [one.work_per_batch for one in near]
     if max(works) < MIN_SPREAD * min(works):
-        typical = statistics.median(one.seconds_per_step for one in near)
+        typical = statistics.median(one.seconds_per_batch for one in near)
         return typical * max(1.0, work / max(1.0, statistics.median(works)))
     slope = max(0.0, statistics.median(_slopes(near)))
-    rest = statistics.median(one.seconds_per_step - slope * one.work_per_step for one in near)
+    rest = statistics.median(one.seconds_per_batch - slope * one.work_per_batch for one in near)
     return max(0.0, rest) + slope * work
 
 
 def _slopes(past: Sequence[Training]) -> list[float]:
     return [
-        (one.seconds_per_step - other.seconds_per_step) / (one.work_per_step - other.work_per_step)
+        (one.seconds_per_batch - other.seconds_per_batch) / (one.work_per_batch - other.work_per_batch)
         for one, other in itertools.combinations(past, 2)
-        if one.work_per_step != other.work_per_step
+        if one.work_per_batch != other.work_per_batch
     ]
 
 

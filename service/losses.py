@@ -42,13 +42,15 @@ async def lose_dataset(
         await session.commit()
 
 
-async def cancel_unwanted(database: AsyncDatabase, job_id: str, at: datetime) -> None:
-    """A job can come back to the queue in the moment its owner cancels it; then no worker would claim it."""
+async def end_unwanted(database: AsyncDatabase, job_id: str, at: datetime) -> None:
+    """A job can come back to the queue in the moment its owner cancels or pauses it; then no worker would
+    claim it."""
     async with database.write() as session:
         job = (await session.scalars(jobs.lock_job(job_id))).one_or_none()
-        if job is None or job.state != JobState.QUEUED or job.wanted != Wanted.CANCEL:
+        if job is None or job.state != JobState.QUEUED or job.wanted == Wanted.RUN:
             return
-        session.add(jobs.move(job, JobState.CANCELLED, "cancelled by its owner", at))
+        said = "cancelled" if job.wanted == Wanted.CANCEL else "paused"
+        session.add(jobs.leave(job, f"{said} by its owner", at))
         await session.commit()
 
 

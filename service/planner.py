@@ -17,10 +17,13 @@ from core import errors
 from core.data.manifest import Manifest
 from core.errors import Invalid, ModelyardError
 from core.faults import show
+from core.merge_patch import merge_patch
+from core.nets.decode import decode_struct
+from core.nets.named_files import check_start
 from core.nets.parse import parse_spec
 from core.nets.plan import Checked, Source, check, refusal
 from core.uploads import uploads_of
-from modelyard.specs import ProblemError
+from modelyard.specs import ForkRequest, ProblemError
 
 REFERENCE = re.compile(r"([a-z0-9][a-z0-9._-]{0,62})(?:@([1-9][0-9]{0,8}))?")
 
@@ -31,9 +34,19 @@ class Read(Struct, frozen=True, tag=True):
     body: bytes
 
 
+class Fork(Struct, frozen=True, tag=True):
+    """What would a fork train? `spec` is the JSON of the job that it is of, `dataset` the name@version which
+    that job learns from. Answered with Forked or Refused."""
+
+    body: bytes
+    spec: bytes
+    dataset: str
+
+
 class Examine(Struct, frozen=True, tag=True):
     """Can it train? `dataset` is name@version, `manifest` its JSON. `files` are the paths of uploads by id,
-    `missing` what is wrong with uploads that have none. Answered with Passed or Refused."""
+    `missing` what is wrong with uploads that have none. `start` is the path of the weights that it begins
+    with. Answered with Passed or Refused."""
 
     body: bytes
     dataset: str
@@ -41,9 +54,10 @@ class Examine(Struct, frozen=True, tag=True):
     max_parameters: int
     files: dict[str, str] = {}
     missing: list[ProblemError] = []
+    start: str | None = None
 
 
-Request: TypeAlias = Read | Examine
+Request: TypeAlias = Read | Fork | Examine
 
 
 class Named(Struct, frozen=True, tag=True):
@@ -51,6 +65,13 @@ class Named(Struct, frozen=True, tag=True):
 
     reference: str
     uploads: dict[str, str]
+
+
+class Forked(Struct, frozen=True, tag=True):
+    """`spec` is JSON; `start` is best, last or a checkpoint's id."""
+
+    spec: str
+    start: str | None
 
 
 class Passed(Struct, frozen=True, tag=True):
@@ -72,7 +93,7 @@ class Broken(Struct, frozen=True, tag=True):
     traceback: str
 
 
-Reply: TypeAlias = Named | Passed | Refused | Broken
+Reply: TypeAlias = Named | Forked | Passed | Refused | Broken
 
 
 class PlanBroke(Exception):
@@ -107,7 +128,7 @@ def encode(request: Request) -> bytes:
     return msgspec.msgpack.encode(request)
 
 
-def decode(payload: bytes) -> Named | Passed:
+def decode(payload: bytes) -> Named | Forked | Passed:
     """Raises what the child raised; PlanBroke for what no spec should bring about."""
     match _replies.decode(payload):
         case Refused(kind, detail, code, listed):
@@ -118,7 +139,7 @@ def decode(payload: bytes) -> Named | Passed:
         case Passed(checked) as reply:
             checked.plan.spec = checked.spec  # sent once, see `_answer`
             return reply
-        case Named() as reply:
+        case Named() | Forked() as reply:
             return reply
         case other:
             assert_never(other)
@@ -131,10 +152,22 @@ def _answer(request: Request) -> Reply:
             reference = _reference_of(raw)
             assert isinstance(raw, dict), "it names a dataset"
             return Named(reference, uploads_of(raw))
+        case Fork():
+            return _fork(raw, request)
         case Examine():
             checked = _check(raw, request)
             checked.plan.spec = {}  # the same as the job's; a spec of a mebibyte goes through the pipe once
             return Passed(checked)
+
+
+def _fork(raw: object, request: Fork) -> Forked:
+    """On the version that the job learns from, unless the patch says otherwise."""
+    errors: list[ProblemError] = []
+    asked = decode_struct(raw, ForkRequest, "", errors)
+    if asked is None or errors:
+        raise refusal(errors)
+    spec = msgspec.json.decode(request.spec) | {"dataset": request.dataset}
+    return Forked(msgspec.json.encode(merge_patch(spec, asked.patch)).decode(), asked.start)
 
 
 def _check(raw: object, request: Examine) -> Checked:
@@ -148,8 +181,11 @@ def _check(raw: object, request: Examine) -> Checked:
         )
     except Invalid as error:
         raise refusal([*error.errors, *request.missing]) from error
-    if request.missing:
-        raise refusal(request.missing)
+    errors = list(request.missing)
+    if request.start is not None:
+        check_start(checked.spec["model"], Path(request.start), errors)
+    if errors:
+        raise refusal(errors)
     return checked
 
 

@@ -33,6 +33,7 @@ PREFIX = "#/components/schemas/"
 #: Structs that handlers decode themselves, so that Litestar does not see them in a signature.
 UNSEEN: tuple[type[msgspec.Struct], ...] = (
     specs.JobSpec,
+    specs.ForkRequest,
     specs.AliasUpdate,
     specs.DatasetSource,
     specs.DatasetUpload,

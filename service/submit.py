@@ -7,18 +7,19 @@ from typing import Any
 import msgspec
 from litestar import Response
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from core import ids
-from core.db.models import Dataset, Job, utc_now
-from core.db.statements import datasets, jobs, workers
+from core.db.models import Dataset, Job, Worker, utc_now
+from core.db.statements import checkpoints, datasets, jobs, workers
 from core.errors import Conflict, ModelyardError
 from core.faults import suggestion
-from core.nets.plan import Checked
+from core.nets.plan import Checked, refusal
 from core.uploads import uploads_of
 from modelyard import specs
-from modelyard.specs import JobState, Wanted
+from modelyard.specs import JobState, ProblemError, Wanted
 from service import planner
-from service.estimates import work_of
+from service.estimates import batches_of, work_of
 from service.from_upload import named_uploads, require_uploads
 from service.idempotency import Once, in_flight
 from service.parts import Parts
@@ -31,11 +32,21 @@ _NEAR = 200
 
 
 @dataclass(frozen=True)
-class Submission:
-    """A spec that can train, and the version it learns from."""
+class Origin:
+    """The job that a fork is of, and the checkpoint whose weights it begins with."""
 
+    job: str
+    checkpoint: str | None
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A spec that can train, `body` as it came, and the version it learns from."""
+
+    body: bytes
     dataset: Dataset
     checked: Checked
+    origin: Origin | None = None
 
 
 class _Reference(msgspec.Struct):
@@ -44,8 +55,9 @@ class _Reference(msgspec.Struct):
     dataset: str | None = None
 
 
-async def examine(parts: Parts, owner: str, body: bytes) -> Submission:
-    """Raises Malformed, Invalid with all errors at once, or Conflict while the dataset is being read."""
+async def examine(parts: Parts, owner: str, body: bytes, *, start: str | None = None) -> Submission:
+    """`start` is the path of the weights that a fork begins with. Raises Malformed, Invalid with all errors
+    at once, or Conflict while the dataset is being read."""
     # Without the word, or an escape that may hide it, no upload is named.
     may_name = b"upload" in body or b"\\u" in body
     reference, named = (None if may_name else _reference_of(body)), dict[str, str]()
@@ -61,11 +73,11 @@ async def examine(parts: Parts, owner: str, body: bytes) -> Submission:
     name = f"{dataset.name}@{dataset.version}"
     files, missing = await named_uploads(parts, owner, named)
     request = planner.Examine(
-        body, name, manifest, parts.settings.plan_max_parameters, files=files, missing=missing
+        body, name, manifest, parts.settings.plan_max_parameters, files=files, missing=missing, start=start
     )
     reply = planner.decode(await parts.helper.ask(planner.encode(request)))
     assert isinstance(reply, planner.Passed)
-    return Submission(dataset, reply.checked)
+    return Submission(body, dataset, reply.checked)
 
 
 def _reference_of(body: bytes) -> str | None:
@@ -94,8 +106,10 @@ async def submit(parts: Parts, owner: str, submission: Submission, once: Once) -
         if dataset.state != "ready":
             raise Conflict(f"{dataset.name}@{dataset.version} was deleted meanwhile.", code="dataset_deleted")
         await require_uploads(session, owner, submission.checked.spec)
+        await _require_start(session, submission.origin)
         known = list(await session.scalars(workers.list_workers()))
         pool = pool_of(submission.checked.spec["trainer"]["device"], {worker.pool for worker in known})
+        _require_slots(submission.checked.spec, pool, known)
         job = _row(owner, submission, pool)
         if not any(worker.pool == pool for worker in known):
             job.warnings = [*job.warnings, f"no worker of the pool {pool} was known; the job waits for one"]
@@ -160,7 +174,7 @@ async def estimate(parts: Parts, submission: Submission) -> float | None:
     """Seconds that the training will take; None where none like it has ended in its pool."""
     checked = submission.checked
     work = work_of(checked, _rows_of(submission.dataset))
-    return await parts.estimator.seconds(checked.spec["trainer"]["device"], work, checked.plan.steps)
+    return await parts.estimator.seconds(checked.spec["trainer"]["device"], work, batches_of(checked))
 
 
 def _rows_of(dataset: Dataset) -> int:
@@ -173,8 +187,35 @@ def _learned(dataset: Dataset) -> specs.JobDataset:
     return specs.JobDataset(dataset.name, dataset.version, dataset.sha256)
 
 
+async def _require_start(session: AsyncSession, origin: Origin | None) -> None:
+    """Locks the checkpoint that a fork begins with until the transaction ends. Raises Invalid where it was
+    collected meanwhile."""
+    if origin is None or origin.checkpoint is None:
+        return
+    rows = await session.scalars(checkpoints.lock_checkpoints([origin.checkpoint]))
+    if not any(row.state == "ready" for row in rows):
+        message = (
+            f"{origin.checkpoint} was collected or deleted meanwhile; "
+            f"GET /v1/jobs/{origin.job}/checkpoints lists what is kept."
+        )
+        raise refusal([ProblemError("/from", "unknown_checkpoint", message)])
+
+
+def _require_slots(spec: dict[str, Any], pool: str, known: list[Worker]) -> None:
+    """Raises Invalid where every known worker of the pool has fewer slots than the job wants devices."""
+    wanted = spec["trainer"]["devices"]
+    largest = max((worker.slots for worker in known if worker.pool == pool), default=wanted)
+    if wanted > largest:
+        message = (
+            f"The largest worker of the pool {pool} has {largest} slots, one a device; {wanted} devices "
+            f"came. Ask for at most {largest}, or start a worker with more slots."
+        )
+        raise refusal([ProblemError("/trainer/devices", "too_large", message)])
+
+
 def _row(owner: str, submission: Submission, pool: str) -> Job:
     now = utc_now()
+    origin = submission.origin
     spec, plan = submission.checked.spec, submission.checked.plan
     progress = specs.Progress(epochs=spec["trainer"]["epochs"], steps=plan.steps)
     transition = {"state": JobState.QUEUED, "at": now.isoformat(), "reason": "submitted"}
@@ -187,8 +228,12 @@ def _row(owner: str, submission: Submission, pool: str) -> Job:
         revision=0,
         pool=pool,
         priority=spec["priority"],
+        devices=spec["trainer"]["devices"],
+        forked_from=origin.job if origin is not None else None,
+        start_checkpoint_id=origin.checkpoint if origin is not None else None,
         dataset_id=submission.dataset.id,
         upload_ids=sorted(set(uploads_of(spec).values())),
+        submitted=msgspec.json.decode(submission.body),
         spec=spec,
         work=work_of(submission.checked, _rows_of(submission.dataset)),
         warnings=plan.warnings,

@@ -1,4 +1,5 @@
-"""Dispatcher and sweep, one asyncio task: sends wake-ups, finds lost leases, collects what nobody needs.
+"""Dispatcher and sweep, one asyncio task: sends wake-ups, makes room for higher priorities, finds lost
+leases, collects what nobody needs.
 
 It runs in the service and not on the broker's clock, because it must live when the broker is dead.
 Every write is conditional, so that two services sweeping at once do no harm.
@@ -9,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Literal
 
 import structlog
@@ -17,7 +19,7 @@ from core.db.engines import AsyncDatabase
 from core.db.models import Worker, utc_now
 from core.db.statements import keys, leases, workers
 from core.settings import Settings
-from service import losses
+from service import losses, preemption
 from service.spool import remove_abandoned
 from service.stillness import Stillness
 
@@ -74,6 +76,8 @@ class Sweeper:
                 await _surviving(self.sweep)
                 next_sweep = self._clock() + self._settings.sweep_s
             self._poked.clear()
+            for pool in sorted(self._unwoken):
+                await _surviving(partial(preemption.preempt, self._database, pool, self._now()))
             if self._unwoken and not await self._dispatch():
                 retry_at = self._clock() + self._retry_s
                 self._retry_s = min(2 * self._retry_s, self._settings.sweep_s)
@@ -101,7 +105,7 @@ class Sweeper:
         for (kind, row_id), (fence, beat) in self._leases.still(seen, self._clock(), self._settings.lease_s):
             await self._lost(kind, row_id, fence, beat)
         for job_id in unwanted:
-            await losses.cancel_unwanted(self._database, job_id, self._now())
+            await losses.end_unwanted(self._database, job_id, self._now())
         await self._wake_idle(known)
         if self._clock() >= self._next_housekeeping:
             self._next_housekeeping = self._clock() + HOUSEKEEPING_S
@@ -124,6 +128,8 @@ class Sweeper:
         async with self._database.read() as session:
             waiting = dict((await session.execute(leases.claimable_jobs(self._now()))).all())
             waiting[DATA_POOL] = (await session.scalars(leases.waiting_datasets())).one()
+        for pool in waiting:
+            await preemption.preempt(self._database, pool, self._now())
         for pool, count in waiting.items():
             serving = [worker for worker in known if worker.pool == pool]
             idle = sum(max(0, worker.slots - worker.busy) for worker in serving) if serving else 1

@@ -70,9 +70,14 @@ def job_view(row: Job, dataset: specs.JobDataset) -> specs.Job:
         error=_convert(row.error, specs.JobError),
         transitions=msgspec.convert(row.transitions, list[specs.Transition]),
         warnings=row.warnings,
+        forked_from=_forked_from(row),
         started_at=row.started_at,
         finished_at=row.finished_at,
     )
+
+
+def _forked_from(row: Job) -> specs.ForkedFrom | None:
+    return None if row.forked_from is None else specs.ForkedFrom(row.forked_from, row.start_checkpoint_id)
 
 
 def _convert(value: dict[str, Any] | None, kind: type[Any]) -> Any:

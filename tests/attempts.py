@@ -11,6 +11,7 @@ import pyarrow as pa
 from core.data.manifest import ColumnStats, Kind, Manifest
 from core.nets.plan import Source, check
 from modelyard.specs import Feature
+from tests.fakes import FakeLink
 from workers.attempt import Attempt
 from workers.messages import Order
 
@@ -33,8 +34,8 @@ def attempt_of(
     uploads: Mapping[str, Path] | None = None,
 ) -> Attempt:
     """The spec, planned as the service does and ordered as the supervisor does. What it leaves out of the
-    trainer is one epoch in order, in batches of `BATCH`, deterministic on the CPU. `uploads` are files by their
-    id."""
+    trainer is one epoch in order, in batches of `BATCH`, deterministic on the CPU. `uploads` are files by
+    their id."""
     trainer_spec = {
         "epochs": 1,
         "batch_size": BATCH,
@@ -49,7 +50,7 @@ def attempt_of(
         writer.write_table(rows)
     (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
     order = first_order(checked.spec, folder, uploads)
-    return Attempt(order, link=None)  # type: ignore[arg-type]  # nothing is sent before the first report
+    return Attempt(order, FakeLink())
 
 
 def first_order(spec: Component, folder: Path, uploads: dict[str, Path] | None = None) -> Order:

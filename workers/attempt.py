@@ -1,5 +1,6 @@
 """One attempt of a job inside its child, top to bottom: data, net, loop, checkpoints, version."""
 
+import contextlib
 import dataclasses
 import time
 from pathlib import Path
@@ -15,24 +16,29 @@ from core.nets import artifacts, plugins
 from core.nets.readout import readout_of
 from core.nets.transforms import Pipeline
 from modelyard.specs import JobSpec
-from workers import registration, trainer
+from workers import diagnosis, registration, trainer
+from workers.board.board import Board
 from workers.building import build_net, build_training, needed
+from workers.crew import join, narrow_gpus
+from workers.data_workers import DataWorkers
+from workers.generators import seed_all
 from workers.link import Link
 from workers.loaders import Source, open_rows
-from workers.messages import Alive, Noted, Order, Stopped, Trained
+from workers.messages import Alive, Noted, Order, Stopped, Trained, Verified
 from workers.registration import Data
 from workers.resolving import resolve, what_differs
 from workers.running import Interrupted, Running
-from workers.trainer import Cursor, Training
+from workers.trainer import Cursor, NonFiniteLoss, Training
 
 #: While no step is made the supervisor hears this often that something goes on.
 ALIVE_EVERY_S = 1.0
 
 
 class Attempt:
-    def __init__(self, order: Order, link: Link) -> None:
+    def __init__(self, order: Order, link: Link, data_workers: DataWorkers | None = None) -> None:
         self.order = order
         self.link = link
+        self.data_workers = data_workers
         self.spec = msgspec.convert(order.spec, JobSpec)
         self.resolved: dict[str, Any] = order.resolved
         self.scratch = Path(order.scratch)
@@ -43,20 +49,36 @@ class Attempt:
     def run(self) -> None:
         self.scratch.mkdir(parents=True, exist_ok=True)
         try:
-            data, training, cursor = self.begin()
+            self.link.send(self.train())
         except Interrupted:
             self.link.send(Stopped())
-            return
-        running = Running(self.link, self.spec, self.resolved, training, cursor, data, self.scratch)
-        if not running.follow(self.stages_ms, self.born):
-            self.link.send(Stopped())
-            return
-        self.link.send(Trained(needed(cursor.ended)))
+
+    def train(self) -> Verified:
+        """Raises Interrupted where a Stop came."""
+        data, training, cursor = self.begin()
+        folder = self.order.board if self.order.rank == 0 else ""
+        with contextlib.closing(Board(folder, self.order.spec, cursor, self._warn)) as board:
+            running = Running(
+                self.link, self.spec, self.resolved, training, cursor, data, self.scratch, board
+            )
+            verified = self._follow(running)
+            if verified is not None:
+                board.measured(verified.test_metrics, cursor.step)
+        return verified
+
+    def _follow(self, running: Running) -> Verified | None:
+        """From the first step to the proof of the version."""
+        try:
+            running.follow(self.stages_ms, self.born)
+        except NonFiniteLoss as error:
+            if not self.order.careful:
+                raise
+            raise diagnosis.explained(error, running.training, running.data.manifest) from error
+        self.link.send(Trained(needed(running.cursor.ended)))
         chosen = self.link.wait_for_register()
         if chosen is None:
-            self.link.send(Stopped())
-            return
-        self.link.send(registration.verify(chosen, self.spec, running.training, data, self.scratch))
+            raise Interrupted
+        return registration.verify(chosen, self.spec, running.training, running.data, self.scratch)
 
     def begin(self) -> tuple[Data, Training, Cursor]:
         """Up to where the loop starts, or goes on."""
@@ -70,6 +92,7 @@ class Attempt:
 
     def settle(self) -> nn.Module:
         """Builds the net, and fixes how it will run, or repeats what an earlier attempt fixed."""
+        narrow_gpus(self.spec, self.order)
         plugins.load(self.order.plugins)
         plugins.check(self.order.spec, self.order.resolved.get("plugins"))
         net = build_net(self.spec, self.order)
@@ -80,6 +103,8 @@ class Attempt:
             self.resolved = resolve(self.spec, self.order, net)
         torch.set_num_threads(self.resolved["threads"])
         torch.use_deterministic_algorithms(self.resolved["deterministic"])
+        # With it torch would fill all new memory with nan, an eighth of a step's time; nothing here reads it.
+        torch.utils.deterministic.fill_uninitialized_memory = False
         # torch's own default computes convolutions on a GPU in TF32: too coarse for fp32, and for golden
         # answers that a CPU replays within 1e-4.
         torch.backends.cudnn.allow_tf32 = False
@@ -105,6 +130,9 @@ class Attempt:
                 self.order.threads,
                 {named: Path(path) for named, path in self.order.uploads.items()},
                 spec.trainer.sampler,
+                progress=lambda _done, _total: self._between(),
+                device=torch.device(self.resolved["device"]),
+                data_workers=self.data_workers,
             )
         )
         targets = dataclasses.replace(targets, classes=rows.classes)
@@ -112,13 +140,23 @@ class Attempt:
         return Data(arrow, manifest, targets, rows, train, evaluation, readout)
 
     def build(self, net: nn.Module, data: Data) -> tuple[Training, Cursor]:
-        training = build_training(net, self.spec, self.resolved, data)
+        crew = join(self.order, torch.device(self.resolved["device"]), lambda: self.link.stop)
+        training = build_training(net, self.spec, self.resolved, data, crew)
         training = dataclasses.replace(training, is_careful=self.order.careful, between=self._between)
+        training = dataclasses.replace(training, pieces=self.order.pieces)
+        if crew.rank > 0:
+            seed_all(self.spec.trainer.seed, crew.rank)
         if self.order.resume is None:
             return training, Cursor()
         training.net.load_state_dict(artifacts.load(Path(self.order.resume.weights)))
         state = artifacts.load(Path(self.order.resume.state))
-        return dataclasses.replace(training, pieces=state["pieces"]), trainer.restore(training, state)
+        if len(state["ranks"]) != crew.world:
+            self.link.send(Noted("inexact_resume", {"devices": [len(state["ranks"]), crew.world]}))
+        pieces = max(state["pieces"], self.order.pieces)
+        return dataclasses.replace(training, pieces=pieces), trainer.restore(training, state)
+
+    def _warn(self, message: str) -> None:
+        self.link.send(Noted("warning", {"message": message}))
 
     def _between(self) -> None:
         """Says that something goes on. Raises Interrupted where a Stop came."""

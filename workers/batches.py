@@ -1,6 +1,7 @@
 """Rows in batches on the device: which rows, in which order, and which batches make one optimizer step."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,6 +13,8 @@ from core.nets.mixing import Mixing
 from core.nets.sampling import Order, order_of, repetitions
 from core.nets.steps import batch_bounds
 from core.nets.transforms import Pipeline
+from workers.feed import Feed, Makers, Wanted
+from workers.inputs import Inputs
 
 # N rows of the dataset, D rows that an epoch draws, B rows in the batch
 
@@ -61,6 +64,9 @@ class Span:
     ends_step: bool = True
 
 
+_ALONE = Span(0, 0)
+
+
 @dataclass(frozen=True)
 class Batches:
     """Some rows in batches. `pipeline` is None where rows go to the net as they are; it acts on the one input
@@ -69,9 +75,11 @@ class Batches:
     With a `world` of several processes each gives its own `rank` a contiguous piece of every batch, of equal
     lengths but for one row, and `share` is such that the mean of the ranks' gradients is that of the whole.
     A last batch with fewer rows than ranks is merged into the one before, and refused where it is the only.
+
+    `makers` transform the rows of an epoch in other processes; `channels_last` is how images lie in memory.
     """
 
-    inputs: tuple[Tensor, ...]
+    inputs: tuple[Inputs, ...]
     targets: Tensor
     index: Tensor
     pipeline: Pipeline | None
@@ -86,6 +94,8 @@ class Batches:
     accumulate: int = 1
     rank: int = 0
     world: int = 1
+    channels_last: bool = False
+    makers: Makers | None = None
 
     def __len__(self) -> int:
         return len(self._spans)
@@ -102,15 +112,16 @@ class Batches:
         index_D = draws_D = self.index[places]
         if self._order.may_repeat:
             draws_D = index_D + len(self.targets) * repetitions(places)
-        for span in self._spans[first_batch:]:
-            rows = slice(span.start, span.end)
-            yield self._batch(index_D[rows], draws_D[rows], epoch, span)
+        spans = self._spans[first_batch:]
+        rows = (slice(span.start, span.end) for span in spans)
+        wanted = [Wanted(index_D[each], draws_D[each], self.seed, epoch) for each in rows]
+        yield from self._batches(self._feed, spans, wanted)
 
     def in_order(self) -> Iterator[Batch]:
         """Every row once, whatever the rank, as evaluation takes them."""
-        for start in range(0, len(self.index), self.batch_size):
-            index_B = self.index[start : start + self.batch_size]
-            yield self._batch(index_B, index_B, 0, Span(start, start + len(index_B)))
+        parts = torch.split(self.index, self.batch_size)
+        wanted = [Wanted(index_B, index_B, self.seed, 0) for index_B in parts]
+        yield from self._batches(replace(self._feed, makers=None), [_ALONE] * len(parts), wanted)
 
     @cached_property
     def _order(self) -> Order:
@@ -141,14 +152,19 @@ class Batches:
             share = (ours[1] - ours[0]) * self.world / window_rows
             yield Span(start + ours[0], start + ours[1], share, place == 0, place == len(bounds) - 1)
 
-    def _batch(self, index_B: Tensor, draws_B: Tensor, epoch: int, span: Span) -> Batch:
-        """`draws_B` tell the draws of an epoch apart, where one row is drawn twice."""
-        inputs = tuple(rows[index_B] for rows in self.inputs)
-        if self.pipeline is not None:
-            inputs = (self.pipeline.apply_rest(inputs[0], self.seed, epoch, draws_B),)
-        targets = self.targets[index_B]
-        inputs, targets = tuple(rows.to(self.device) for rows in inputs), targets.to(self.device)
-        if self.mixing is not None:
-            mixed, targets = self.mixing(inputs[0], targets)
-            inputs = (mixed,)
-        return Batch(inputs, targets, index_B, span.share, span.begins_step, span.ends_step)
+    @cached_property
+    def _feed(self) -> Feed:
+        return Feed(self.inputs, self.pipeline, self.device, self.channels_last, self.makers)
+
+    @cached_property
+    def _near_targets(self) -> Tensor:
+        return self.targets.to(self.device)
+
+    def _batches(self, feed: Feed, spans: list[Span], wanted: list[Wanted]) -> Iterator[Batch]:
+        with closing(feed.of(wanted)) as made:
+            for span, each, inputs in zip(spans, wanted, made, strict=True):
+                targets = self._near_targets.index_select(0, each.index_B.to(self.device, non_blocking=True))
+                if self.mixing is not None:  # here in the loop: its draws come in turn with dropout's
+                    mixed, targets = self.mixing(inputs[0], targets)
+                    inputs = (mixed,)
+                yield Batch(inputs, targets, each.index_B, span.share, span.begins_step, span.ends_step)

@@ -1,6 +1,7 @@
 """From a resolved spec to a training: net, loss, optimizer, schedule and batches, in the order of a plain
 script, so that equal seeds give equal weights."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from core.nets.schedules import build_scheduler
 from core.nets.starting import initialize
 from modelyard.specs import JobSpec
 from workers.batches import Batches
+from workers.crew import Crew
 from workers.generators import seed_all
 from workers.messages import Order
 from workers.registration import Data
@@ -45,7 +47,9 @@ def build_net(spec: JobSpec, order: Order) -> nn.Module:
     return net
 
 
-def build_training(net: nn.Module, spec: JobSpec, resolved: dict[str, Any], data: Data) -> Training:
+def build_training(
+    net: nn.Module, spec: JobSpec, resolved: dict[str, Any], data: Data, crew: Crew
+) -> Training:
     """Moves the net to its device. The rest of a resumed training's state is `trainer.restore`'s."""
     trainer, device = spec.trainer, torch.device(resolved["device"])
     net = net.to(device).to(memory_format=FORMATS[resolved["memory_format"]])
@@ -55,7 +59,7 @@ def build_training(net: nn.Module, spec: JobSpec, resolved: dict[str, Any], data
     optimizer = build_optimizer(
         _fused(spec.optimizer, resolved), net, trained_names(freezing, names, trainer.epochs)
     )
-    train = train_batches(net, spec, resolved, data)
+    train = dataclasses.replace(train_batches(net, spec, resolved, data), rank=crew.rank, world=crew.world)
     scheduler = spec.scheduler or {}
     training = Training(
         net=net,
@@ -75,6 +79,7 @@ def build_training(net: nn.Module, spec: JobSpec, resolved: dict[str, Any], data
         average=_average(net, spec),
         clip_grad_norm=trainer.clip_grad_norm,
         limits=Limits(trainer.max_steps, trainer.max_seconds, trainer.early_stopping),
+        crew=crew,
     )
     if resolved["compile"]:
         net.compile()  # in its place: the keys of its state_dict stay
@@ -96,6 +101,8 @@ def train_batches(net: nn.Module, spec: JobSpec, resolved: dict[str, Any], data:
         mixing=Mixing.from_spec(spec.transforms.train, len(data.targets.classes or [])),
         order=order_of(trainer.sampler, trainer.shuffle, trainer.seed, len(rows.train), rows.weights),
         accumulate=trainer.accumulate,
+        channels_last=resolved["memory_format"] == "channels_last",
+        makers=rows.makers,
     )
 
 

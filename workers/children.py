@@ -1,12 +1,16 @@
 """Children of the fork server: a process that has torch imported and has never touched a device.
 
-A child starts in milliseconds; a plain spawn would pay seconds of imports for each attempt.
+A child starts in milliseconds; a plain spawn would pay seconds of imports for each attempt. It may have
+children of its own (data workers), and is the leader of their group: all of it is killed at once.
 """
 
+import atexit
 import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
+import time
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 
@@ -14,6 +18,10 @@ from workers import messages
 from workers.messages import AnyCommand, AnyReport, Order
 
 _CONTEXT = multiprocessing.get_context("forkserver")
+#: How often an OpenMP thread looks before it sleeps: some 30 us.
+SPINS = "10000"
+#: How long a child gets to write where each of its threads stands: faulthandler needs no lock and no Python.
+STACKS_S = 0.5
 
 
 def preload(plugins: str = "") -> None:
@@ -23,7 +31,13 @@ def preload(plugins: str = "") -> None:
     The entry point's module must not be imported again in children: run it as `python -m workers`.
     """
     # Beside another busy process, threads that spin for each other cost far more than ones that sleep.
+    # Between two parts of one step they find each other in some microseconds: so long they do spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    # The memory of activations comes and goes each step: in huge pages with far fewer faults.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    # multiprocessing waits at exit for children that are no daemons. What is registered later runs earlier.
+    atexit.register(_kill_all)
     _CONTEXT.set_forkserver_preload(["workers.child"])
     forkserver.ensure_running()
     probe = _CONTEXT.Process(target=_try, args=(plugins,), daemon=True)
@@ -31,6 +45,11 @@ def preload(plugins: str = "") -> None:
     probe.join()
     if probe.exitcode != 0:
         raise RuntimeError(f"the fork server's first child ended with {probe.exitcode}: see the log above")
+
+
+def _kill_all() -> None:
+    for process in multiprocessing.active_children():
+        process.kill()
 
 
 def _try(plugins: str) -> None:
@@ -53,14 +72,19 @@ class Child:
     def __init__(self, order: Order) -> None:
         self._connection, theirs = _CONTEXT.Pipe()
         self.process: BaseProcess = _CONTEXT.Process(
-            target=_run, args=(theirs, messages.encode(order)), name=f"train-{order.job}", daemon=True
+            target=_run, args=(theirs, messages.encode(order)), name=f"train-{order.job}", daemon=False
         )
         self.process.start()
         theirs.close()  # ours is the only other end: the child's death is an EOF here
 
-    def wait(self, timeout_s: float) -> None:
-        """Until the child has something to say, ended, or the time is over."""
-        multiprocessing.connection.wait([self._connection, self.process.sentinel], timeout_s)
+    @property
+    def sources(self) -> tuple[multiprocessing.connection.Connection, int]:
+        """What is ready once the child has something to say, or ended."""
+        return self._connection, self.process.sentinel
+
+    def wait(self, timeout_s: float, *others: multiprocessing.connection.Connection) -> None:
+        """Until the child has something to say, ended, one of `others` has something, or the time is over."""
+        multiprocessing.connection.wait([*self.sources, *others], timeout_s)
 
     def reports(self) -> list[AnyReport]:
         """What has arrived; never blocks."""
@@ -83,9 +107,19 @@ class Child:
         code = self.process.exitcode
         return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
 
+    def write_stacks(self) -> None:
+        """Where each of its threads stands, into its standard error, which is the worker's."""
+        if self.process.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGUSR1)
+                time.sleep(STACKS_S)
+
     def end(self) -> None:
-        """Kills and reaps. Whatever the child has to give was given before: an interpreter with torch
-        takes most of a second to leave by itself, and a job waits for the slot."""
+        """Kills and reaps, its own children too. Whatever the child has to give was given before: an
+        interpreter with torch takes most of a second to leave by itself, and a job waits for the slot."""
+        if self.process.pid is not None:
+            with contextlib.suppress(ProcessLookupError):  # it did not live to lead a group
+                os.killpg(self.process.pid, signal.SIGKILL)
         self.process.kill()
         self.process.join()
         self._connection.close()

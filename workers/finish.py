@@ -17,7 +17,7 @@ from core.db.models import Checkpoint, Dataset, Job, Version, utc_now
 from core.db.statements import checkpoints, datasets, jobs, models
 from modelyard.specs import JobError, JobErrorCode, JobState
 from workers.house import House
-from workers.ledger import Fenced, Ledger, finite
+from workers.ledger import MEASURED, Fenced, Ledger, Wish, finite
 from workers.messages import Saved, Verified
 
 log = structlog.get_logger()
@@ -26,10 +26,9 @@ log = structlog.get_logger()
 REGISTER_TRIES = 5
 
 
-def commit_checkpoint(house: House, ledger: Ledger, saved: Saved) -> str:
-    """Files first (durable), then the row, then what is no longer needed goes. Returns what is wanted."""
+def checkpoint_row(ledger: Ledger, saved: Saved) -> Checkpoint:
     folder = f"jobs/{ledger.job_id}/{ledger.fence}/{saved.step}"
-    row = Checkpoint(
+    return Checkpoint(
         id=ids.checkpoint_id(),
         owner=ledger.owner,
         job_id=ledger.job_id,
@@ -47,21 +46,24 @@ def commit_checkpoint(house: House, ledger: Ledger, saved: Saved) -> str:
         state_sha256=saved.state.sha256,
         created_at=utc_now(),
     )
-    house.storage.adopt(row.weights_key, Path(saved.weights.path))
-    house.storage.adopt(row.state_key, Path(saved.state.path))
+
+
+def commit_checkpoint(house: House, ledger: Ledger, row: Checkpoint) -> Wish:
+    """Its files are in storage: now the row, then what is no longer needed goes. Returns what is wished."""
     try:
-        wanted, unneeded = ledger.patiently(lambda: _write_checkpoint(ledger, row, saved))
+        wish, unneeded = ledger.patiently(lambda: _write_checkpoint(ledger, row))
     except Fenced:
         _delete(house, [row.weights_key, row.state_key])
         raise
     _delete(house, unneeded)
-    return wanted
+    return wish
 
 
-def _write_checkpoint(ledger: Ledger, row: Checkpoint, saved: Saved) -> tuple[str, list[str]]:
-    """What is wanted, and the keys of what is no longer kept."""
+def _write_checkpoint(ledger: Ledger, row: Checkpoint) -> tuple[Wish, list[str]]:
+    """What is wished, and the keys of what is no longer kept."""
     policy = ledger.spec["trainer"]["checkpoint"]
-    value = saved.metrics.get(policy["monitor"])
+    # Only the end of an epoch is judged: where a training paused must not change which is the best.
+    value = row.metrics.get(policy["monitor"]) if MEASURED in row.metrics else None
     with ledger.transaction(losses=0) as turn:
         session, job = turn.session, ledger.lock(turn.session)
         row.is_best = is_better(value, job.best["value"] if job.best else None, policy["mode"])
@@ -72,7 +74,7 @@ def _write_checkpoint(ledger: Ledger, row: Checkpoint, saved: Saved) -> tuple[st
         data = {"checkpoint": row.id, "step": row.step, "epoch": row.epoch, "is_best": row.is_best}
         session.add(jobs.add_event(job, "checkpoint", data, row.created_at))
         session.flush()
-        return turn.wanted, _collect(session, ledger.job_id, policy["keep"])
+        return turn.wish, _collect(session, ledger.job_id, policy["keep"])
 
 
 def is_better(value: float | None, best: float | None, mode: str) -> bool:
@@ -83,16 +85,30 @@ def is_better(value: float | None, best: float | None, mode: str) -> bool:
 
 
 def _collect(session: Session, job_id: str, keep: int) -> list[str]:
-    """Marks what is neither among the newest `keep`, nor the best, nor a version's; returns its keys."""
+    """Marks what is neither among the newest `keep`, nor the best, nor needed elsewhere; returns its keys."""
     rows = session.scalars(checkpoints.ready_checkpoints(job_id)).all()
-    candidates = [row for row in rows[keep:] if not row.is_best]
-    needed = set(session.scalars(checkpoints.versions_using([row.id for row in candidates])))
+    named = [row.id for row in rows[keep:] if not row.is_best]
+    candidates = session.scalars(checkpoints.lock_checkpoints(named)).all()  # before asking who needs them
+    needed = set(session.scalars(checkpoints.needed(named)))
     keys: list[str] = []
     for row in candidates:
         if row.id not in needed:
             row.state = "collected"
             keys += [row.weights_key, row.state_key]
     return keys
+
+
+def collect_orphans(house: House, ledger: Ledger) -> None:
+    """Files that attempts before this one left in storage without a row, when they were killed between the
+    two. A later attempt's stay: this one may have slept past its lease, and does not know it yet."""
+    with house.database.read() as session:
+        known = {key for keys in session.execute(checkpoints.files_of(ledger.job_id)) for key in keys}
+    prefix = f"jobs/{ledger.job_id}/"
+    for key in list(house.storage.list(prefix)):
+        fence = key.removeprefix(prefix).split("/")[0]
+        if key not in known and fence.isdigit() and int(fence) < ledger.fence:
+            log.info("orphan_collected", key=key)
+            house.storage.delete(key)
 
 
 def _delete(house: House, keys: list[str]) -> None:
@@ -149,7 +165,7 @@ def _write_version(session: Session, job: Job, verified: Verified, version_id: s
             transforms=verified.transforms,
             metrics=metrics,
             evaluation=verified.evaluation,
-            lineage=_lineage(job.id, chosen, dataset, job.resolved),
+            lineage=_lineage(job, chosen, dataset),
             spec=job.spec,
             created_at=utc_now(),
         )
@@ -176,15 +192,17 @@ def chosen_checkpoint(session: Session, job_id: str) -> Checkpoint:
     return next((row for row in rows if row.is_best), rows[0])
 
 
-def _lineage(job_id: str, chosen: Checkpoint, dataset: Dataset, resolved: dict[str, Any]) -> dict[str, Any]:
+def _lineage(job: Job, chosen: Checkpoint, dataset: Dataset) -> dict[str, Any]:
+    forked = {"job": job.forked_from, "checkpoint": job.start_checkpoint_id}
     return {
-        "job": job_id,
+        "job": job.id,
         "checkpoint": chosen.id,
         "dataset": dataset.name,
         "dataset_version": dataset.version,
         "dataset_sha256": dataset.sha256,
-        "seed": resolved["seed"],
-        "environment": resolved,
+        "seed": job.resolved["seed"],
+        "environment": job.resolved,
+        "forked_from": forked if job.forked_from is not None else None,
     }
 
 

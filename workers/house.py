@@ -32,6 +32,7 @@ class House:
         self.draining = threading.Event()
         self._busy = 0
         self._lock = threading.Lock()
+        self.claiming = threading.Lock()
         self._closed = threading.Event()
 
     def open(self) -> None:
@@ -59,16 +60,22 @@ class House:
             session.commit()
         self.database.close()
 
-    @contextlib.contextmanager
-    def busy(self) -> Iterator[None]:
-        """Around one piece of work; the number is what the sweep takes from the slots."""
+    @property
+    def free(self) -> int:
+        """Slots that no work holds."""
         with self._lock:
-            self._busy += 1
+            return max(0, self.settings.slots - self._busy)
+
+    @contextlib.contextmanager
+    def busy(self, slots: int = 1) -> Iterator[None]:
+        """Around one piece of work that holds so many slots; the sweep takes them from those there are."""
+        with self._lock:
+            self._busy += slots
         try:
             yield
         finally:
             with self._lock:
-                self._busy -= 1
+                self._busy -= slots
 
     def _beat(self) -> None:
         while not self._closed.wait(self.settings.beat_s):

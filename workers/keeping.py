@@ -1,7 +1,5 @@
 """When a training saves a checkpoint."""
 
-import time
-
 from modelyard.specs import CheckpointPolicy
 from workers.trainer import Cursor
 
@@ -13,7 +11,7 @@ class Keeping:
     def __init__(self, policy: CheckpointPolicy, cursor: Cursor) -> None:
         self._policy = policy
         self._saved_step = cursor.step
-        self._saved_at = time.monotonic()
+        self._saved_at_s = cursor.seconds
         self._best: float | None = None
 
     def is_news(self, cursor: Cursor) -> bool:
@@ -25,7 +23,7 @@ class Keeping:
         if policy.every_steps is not None:
             return cursor.step % policy.every_steps == 0
         if policy.every_minutes is not None:
-            return time.monotonic() - self._saved_at >= policy.every_minutes * 60
+            return cursor.seconds - self._saved_at_s >= policy.every_minutes * 60
         return False
 
     def is_due_at_epoch(self, cursor: Cursor, metrics: dict[str, float]) -> bool:
@@ -37,7 +35,7 @@ class Keeping:
         return is_best or self.is_due_at_step(cursor)
 
     def saved(self, cursor: Cursor) -> None:
-        self._saved_step, self._saved_at = cursor.step, time.monotonic()
+        self._saved_step, self._saved_at_s = cursor.step, cursor.seconds
 
     def _is_best(self, value: float) -> bool:
         sign = 1 if self._policy.mode == "min" else -1

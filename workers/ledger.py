@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import structlog
@@ -26,18 +26,33 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 RETRY_S = 0.5
+#: Is among the metrics of every checkpoint that was measured on the validation split.
+MEASURED = "val_loss"
+#: Why an attempt ended before its job, where that was its owner's wish.
+BY_OWNER = {Wanted.CANCEL: "cancelled by its owner", Wanted.PAUSE: "paused by its owner"}
+
+
+#: The type of the event that says so; from then on the job is trained carefully.
+WENT_ASTRAY = "went_astray"
 
 
 class Fenced(Exception):
     """A write touched no row: another attempt owns the job, or it has ended."""
 
 
+class Wish(NamedTuple):
+    """What the owner wants of the job, and the job that it must make room for."""
+
+    wanted: str
+    preempted_by: str | None = None
+
+
 @dataclass(frozen=True)
 class Turn:
-    """A transaction under way, and what the owner wants of the job."""
+    """A transaction under way, and what is wished."""
 
     session: Session
-    wanted: str
+    wish: Wish
 
 
 class Ledger:
@@ -49,6 +64,7 @@ class Ledger:
         self.spec = job.spec
         self._progress: dict[str, Any] = {"epochs": job.spec["trainer"]["epochs"], **job.progress}
         self._metrics: dict[str, Any] = dict(job.metrics)
+        self.resolved: dict[str, Any] = job.resolved
         self._resolved: dict[str, Any] | None = None
         self._started_at = job.started_at
         self._events: list[tuple[str, dict[str, Any], datetime]] = []
@@ -59,7 +75,8 @@ class Ledger:
 
     def started(self, report: Started) -> None:
         at = datetime.fromtimestamp(report.at, UTC)
-        self._resolved, self._started_at = report.resolved, self._started_at or at
+        self._started_at = self._started_at or at
+        self.resolved = self._resolved = report.resolved
         self._progress |= {"step": report.step, "steps": report.steps}
         data = {"resolved": report.resolved, "step": report.step, "stages_ms": report.stages_ms}
         self._event("started", data, at)
@@ -89,13 +106,19 @@ class Ledger:
     def noted(self, report: Noted) -> None:
         self._event(report.type, report.data)
 
+    def went_astray(self, message: str) -> None:
+        self._event(WENT_ASTRAY, {"message": message})
+
+    def lacked_room(self, data: dict[str, Any]) -> None:
+        self._event("storage_full", data)
+
     def warned(self, message: str) -> None:
         self._event("warning", {"message": message})
 
     # Writing
 
-    def flush(self) -> str:
-        """Writes what has gathered, beats, and returns what is wanted. Raises Fenced."""
+    def flush(self) -> Wish:
+        """Writes what has gathered, beats, and returns what is wished. Raises Fenced."""
         return self.patiently(self._flush)
 
     def patiently(self, write: Callable[[], T]) -> T:
@@ -122,18 +145,18 @@ class Ledger:
         self._resolved = None
         self.has_news = False
 
-    def _flush(self) -> str:
+    def _flush(self) -> Wish:
         with self.transaction() as turn:
-            return turn.wanted
+            return turn.wish
 
-    def _write(self, session: Session, more: dict[str, Any]) -> str:
+    def _write(self, session: Session, more: dict[str, Any]) -> Wish:
         values: dict[str, Any] = dict(more)
         if self.has_news:
             values |= {"progress": self._progress, "metrics": self._metrics}
         if self._resolved is not None:
             values |= {"resolved": self._resolved, "started_at": self._started_at}
-        wanted: str | None = session.scalar(leases.beat_job(self.job_id, self.fence, **values))
-        if wanted is None:
+        row = session.execute(leases.beat_job(self.job_id, self.fence, **values)).one_or_none()
+        if row is None:
             raise Fenced(self.job_id)
         if self._rows:
             session.execute(upsert_metrics(session, list(self._rows.values())))
@@ -141,7 +164,7 @@ class Ledger:
             job = self.lock(session)
             for kind, data, at in self._events:
                 session.add(jobs.add_event(job, kind, data, at))
-        return wanted
+        return Wish(*row)
 
     def lock(self, session: Session) -> Job:
         """The job's row, held. Raises Fenced."""
@@ -152,14 +175,28 @@ class Ledger:
 
     # The end of an attempt
 
-    def stopped(self, reason: str, is_cancelled: bool) -> None:
-        """The child left at a Stop: to the end that the owner wanted, or back to the queue."""
-        self._end(JobState.CANCELLED if is_cancelled else JobState.QUEUED, reason)
+    def left(self, reason: str) -> None:
+        """The child left before the end: to where the owner wants the job now, or back to the queue."""
+
+        def write() -> None:
+            with self.transaction() as turn:
+                job = self.lock(turn.session)
+                is_resumed = job.wanted == Wanted.RUN and reason in BY_OWNER.values()
+                said = "resumed by its owner" if is_resumed else BY_OWNER.get(Wanted(job.wanted), reason)
+                turn.session.add(jobs.leave(job, said, utc_now()))
+
+        self.patiently(write)
 
     def fail(self, code: JobErrorCode, message: str, hint: str) -> None:
-        error = JobError(code, message, hint)
         log.info("job_failed", job=self.job_id, code=code, message=message)
-        self._end(JobState.FAILED, message, error=error)
+
+        def write() -> None:
+            with self.transaction() as turn:
+                job = self.lock(turn.session)
+                job.error = msgspec.to_builtins(JobError(code, message, hint))
+                turn.session.add(jobs.move(job, JobState.FAILED, message, utc_now()))
+
+        self.patiently(write)
 
     def lost(self, reason: str) -> None:
         settings = self._house.settings
@@ -174,19 +211,6 @@ class Ledger:
                     backoff_s=settings.retry_backoff_s,
                 )
                 turn.session.add(event)
-
-        self.patiently(write)
-
-    def _end(self, state: JobState, reason: str, error: JobError | None = None) -> None:
-        def write() -> None:
-            with self.transaction() as turn:
-                job = self.lock(turn.session)
-                if error is not None:
-                    job.error = msgspec.to_builtins(error)
-                # A queued job that nobody wants would never be claimed.
-                is_unwanted = state is JobState.QUEUED and job.wanted == Wanted.CANCEL
-                end = JobState.CANCELLED if is_unwanted else state
-                turn.session.add(jobs.move(job, end, reason, utc_now()))
 
         self.patiently(write)
 
@@ -206,8 +230,8 @@ class Ledger:
         step, epoch = (row.step, row.epoch) if row is not None else (0, 0)
         steps = self._progress.get("steps") or 0
         self._progress |= {"step": step, "epoch": epoch, "fraction": step / steps if steps else 0.0}
-        if row is not None:
-            self._metrics = dict(row.metrics)
+        if row is not None:  # what is saved within an epoch tells its training loss alone
+            self._metrics = dict(row.metrics) if MEASURED in row.metrics else self._metrics | row.metrics
         self._event("rewound", {"step": step, "epoch": epoch, "checkpoint": row.id if row else None})
         with self.transaction() as turn:
             turn.session.execute(jobs.forget_metrics_after(self.job_id, step))

@@ -4,10 +4,11 @@ a device that the lease has given to another."""
 import multiprocessing.connection
 import os
 import queue
+import signal
 import threading
 
 from workers import messages
-from workers.messages import AnyReport, Committed, Register, Stop
+from workers.messages import AnyReport, Committed, Failed, Register, Stop, TooLarge, WentAstray
 
 
 class Link:
@@ -35,12 +36,19 @@ class Link:
         with self._news:
             self._news.wait_for(lambda: self._committed >= step)
 
+    def wait_for_stop(self, timeout_s: float) -> bool:
+        """Whether a Stop came, at the latest after so long."""
+        with self._news:
+            return self._news.wait_for(lambda: self.stop is not None, timeout_s)
+
     def _listen(self) -> None:
         try:
             while True:
                 match messages.decode_command(self._connection.recv_bytes()):
                     case Stop() as stop:
-                        self.stop = stop
+                        with self._news:
+                            self.stop = stop
+                            self._news.notify_all()
                         self._registers.put(None)
                     case Register() as register:
                         self._registers.put(register)
@@ -49,4 +57,20 @@ class Link:
                             self._committed = step
                             self._news.notify_all()
         except (EOFError, OSError):
-            os._exit(1)
+            end_group()
+
+
+class QuietLink(Link):
+    """Of a rank that is not the first: only why it can't go on reaches the supervisor, which never tells it
+    anything and ends it with the first."""
+
+    def send(self, report: AnyReport) -> None:
+        if isinstance(report, WentAstray | TooLarge | Failed):
+            super().send(report)
+
+
+def end_group() -> None:
+    """Ends this process and those that it started, at once and whatever they do."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from core.data import prepare
 from core.data.arrow import open_table
-from core.data.images import Mode
 from core.data.manifest import Kind, Manifest
-from core.data.packed import packed_images
+from core.data.packed import Progress, silent
 from core.data.prepare import FittedColumn
 from core.data.splits import rows_to_test, set_aside, validation_split
 from core.data.target_columns import Scaling, fit_targets, read_targets
@@ -24,12 +23,16 @@ from core.errors import Invalid
 from core.nets.components.samplers import WEIGHTED
 from core.nets.sampling import balanced_weights, weights_column
 from core.nets.transforms import Pipeline
-from core.predict import array_row
 from modelyard.specs import Split
-from workers.batches import Batch as Batch
-from workers.batches import Batches as Batches
+from workers.data_workers import DataWorkers
+from workers.inputs import Inputs, Reading, array_column
 
 # N rows of the dataset
+
+CPU = torch.device("cpu")
+
+#: Rows that take less of the device's free memory are kept there.
+NEAR_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,13 @@ class Rows:
 
     `train_inputs` and `eval_inputs` hold [N, …] for each input of the net: uint8 images after the prefix of
     the train and the eval transforms (memory-mapped, one and the same where the prefixes are), float32, or
-    int64 tokens. `targets` is [N] int64 class indices or float32 values. `train`, `validation`, `test` are
-    row numbers; `weights` [training rows] are those of a weighted sampler. `classes` are the targets' and
-    `scaling` is what was done to a quantity.
+    int64 tokens. Only the train images may differ in size. `targets` is [N] int64 class indices or float32
+    values. `train`, `validation`, `test` are row numbers; `weights` [training rows] are those of a weighted
+    sampler. `makers` transform the train images where that is too much for one process. `classes` are the
+    targets' and `scaling` is what was done to a quantity.
     """
 
-    train_inputs: tuple[Tensor, ...]
+    train_inputs: tuple[Inputs, ...]
     eval_inputs: tuple[Tensor, ...]
     targets: Tensor
     train: Tensor
@@ -53,12 +57,15 @@ class Rows:
     weights: Tensor | None = None
     classes: list[str] | None = None
     scaling: Scaling | None = None
+    makers: DataWorkers | None = None
 
 
 @dataclass(frozen=True)
 class Source:
     """A dataset on disk and how a spec reads it. `components` is `prepare` with its columns written out;
-    `files` are the uploads that the spec names, by id; `sampler` is the trainer's."""
+    `files` are the uploads that the spec names, by id; `sampler` is the trainer's. `progress` is told how far
+    the packing of images is, and may raise to stop it. Rows go to the `device` where they are few;
+    `data_workers` take over transforms that are too much for one process."""
 
     arrow: Path
     manifest: Manifest
@@ -71,6 +78,34 @@ class Source:
     threads: int
     files: Mapping[str, Path] = field(default_factory=dict)
     sampler: dict[str, Any] | None = None
+    progress: Progress = silent
+    device: torch.device = CPU
+    data_workers: DataWorkers | None = None
+
+    @property
+    def train_reading(self) -> Reading:
+        return self._reading(self.train, may_differ=not self.is_shared)
+
+    @property
+    def eval_reading(self) -> Reading:
+        return self._reading(self.eval, may_differ=False)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether both pipelines begin with the same prefix, and so with the same pixels."""
+        return _prefix_key(self.train) == _prefix_key(self.eval)
+
+    def _reading(self, pipeline: Pipeline | None, *, may_differ: bool) -> Reading:
+        steps = (*pipeline.prefix, *pipeline.rest) if pipeline is not None else ()
+        return Reading(
+            self.arrow,
+            self.manifest,
+            self.targets.columns[0],
+            [step.component for step in steps],
+            self.cache,
+            self.threads,
+            may_differ,
+        )
 
 
 def open_rows(source: Source) -> Rows:
@@ -82,6 +117,7 @@ def open_rows(source: Source) -> Rows:
     test = rows_to_test(manifest, source.split)
     fitted = fit_targets(read_N, targets, train_index)
     prepared: list[FittedColumn] = []
+    train_inputs: tuple[Inputs, ...]
     if manifest.kind is Kind.TABLE:
         columns = prepare.columns_from_arrow(table, targets.columns)
         training = {name: values[train_index] for name, values in columns.items()}
@@ -90,12 +126,11 @@ def open_rows(source: Source) -> Rows:
         _require_finite(arrays, targets.inputs, columns)
         train_inputs = eval_inputs = tuple(torch.from_numpy(array) for array in arrays)
     else:
-        eval_inputs = (_read_inputs(table, source, source.eval),)
-        shared = _prefix_key(source.train) == _prefix_key(source.eval)
-        train_inputs = eval_inputs if shared else (_read_inputs(table, source, source.train),)
+        train_inputs, eval_inputs = _read_inputs(source)
+    placed_train, placed_eval = _placed(source, train_inputs, eval_inputs)
     return Rows(
-        train_inputs,
-        eval_inputs,
+        placed_train,
+        placed_eval,
         torch.from_numpy(fitted.values),
         torch.from_numpy(train_index),
         torch.from_numpy(validation_index),
@@ -104,6 +139,7 @@ def open_rows(source: Source) -> Rows:
         _read_weights(table, source, fitted.values, train_index),
         fitted.classes,
         fitted.scaling,
+        _makers(source, train_inputs),
     )
 
 
@@ -116,7 +152,48 @@ def raw_instance(arrow: Path, manifest: Manifest, inputs: list[str], row: int) -
         case Kind.TABLE:
             return {name: table.column(name)[0].as_py() for name in inputs}
         case Kind.ARRAYS:
-            return _array_column(table, inputs[0], manifest)[0].tolist()
+            return array_column(table, inputs[0], manifest)[0].tolist()
+
+
+def _read_inputs(source: Source) -> tuple[tuple[Inputs, ...], tuple[Tensor, ...]]:
+    """Of `train` and of `eval`, one and the same where the pixels are. The images of eval have one size: the
+    plan sees to it."""
+    rows = source.eval_reading.open(source.progress)
+    assert isinstance(rows, Tensor)
+    evaluated = (rows,)
+    return evaluated if source.is_shared else (source.train_reading.open(source.progress),), evaluated
+
+
+def _placed(
+    source: Source, train_inputs: tuple[Inputs, ...], eval_inputs: tuple[Tensor, ...]
+) -> tuple[tuple[Inputs, ...], tuple[Tensor, ...]]:
+    """On the device once and for all, where they take little of it. What the CPU transforms stays there."""
+    placed_eval = tuple(_near(rows, source.device) for rows in eval_inputs)
+    if source.train is not None and source.train.needs_generator:
+        return train_inputs, placed_eval
+    if train_inputs is eval_inputs:
+        return placed_eval, placed_eval
+    placed = (_near(rows, source.device) if isinstance(rows, Tensor) else rows for rows in train_inputs)
+    return tuple(placed), placed_eval
+
+
+def _near(rows: Tensor, device: torch.device) -> Tensor:
+    if device.type == "cpu" or rows.nbytes > NEAR_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return rows
+    return rows.to(device)
+
+
+def _makers(source: Source, train_inputs: tuple[Inputs, ...]) -> DataWorkers | None:
+    """The data workers, told what to read, where one process would be slow; else they end."""
+    workers, pipeline = source.data_workers, source.train
+    if workers is None or not len(workers):
+        return None
+    is_ragged = not all(isinstance(rows, Tensor) for rows in train_inputs)
+    if is_ragged or (pipeline is not None and pipeline.needs_generator):
+        workers.open(source.train_reading)
+        return workers
+    workers.close()
+    return None
 
 
 def _read_groups(table: pa.Table, source: Source) -> list[Any] | None:
@@ -158,36 +235,3 @@ def _require_finite(
 
 def _prefix_key(pipeline: Pipeline | None) -> str:
     return pipeline.prefix_key() if pipeline is not None else ""
-
-
-def _read_inputs(table: pa.Table, source: Source, pipeline: Pipeline | None) -> Tensor:
-    if source.manifest.kind is Kind.ARRAYS:
-        return _read_arrays(table, source.manifest, source.targets.columns[0], pipeline)
-
-    def prefix(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        if pipeline is None:
-            return pixels
-        return pipeline.apply_prefix(torch.from_numpy(pixels)).numpy()
-
-    mode: Mode = "L" if source.manifest.image_mode == "L" else "RGB"
-    key = f"{source.manifest.data_sha256}/{mode}/{_prefix_key(pipeline)}"
-    return torch.from_numpy(packed_images(table, mode, prefix, key, source.cache, source.threads))
-
-
-def _read_arrays(table: pa.Table, manifest: Manifest, name: str, pipeline: Pipeline | None) -> Tensor:
-    """A uint8 image set keeps its bytes, with the prefix applied; all else is float32."""
-    values = _array_column(table, name, manifest)
-    inputs = array_row(values[0]) if len(values) else torch.empty(0)
-    if inputs.dtype != torch.uint8:
-        return torch.from_numpy(values.astype(np.float32))
-    rows = [array_row(value) for value in values]
-    return torch.stack([pipeline.apply_prefix(row) for row in rows] if pipeline is not None else rows)
-
-
-def _array_column(table: pa.Table, name: str, manifest: Manifest) -> NDArray[Any]:
-    """[N, *shape] of a fixed_size_list column, or [N] of a scalar one."""
-    column = table.column(name).combine_chunks()
-    shape = manifest.features[name].shape
-    if pa.types.is_fixed_size_list(column.type):
-        column = column.flatten()
-    return np.array(column.to_numpy(zero_copy_only=False)).reshape(table.num_rows, *shape)

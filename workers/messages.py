@@ -23,10 +23,10 @@ class Order(msgspec.Struct, frozen=True):
 
     `resolved` is what the first claim fixed; a later attempt uses exactly that. `uploads` are local files of
     the uploads that the spec names, by id; `plugins` is the setting of that name. `work` is how many
-    multiply-adds an optimizer step takes by its plan. `start` is a local file of the weights that a fork
+    multiply-adds an optimizer step takes by its plan, which has so many `steps`. `start` is a local file of the weights that a fork
     begins with. One that is `careful` looks at every step's loss, since an attempt before it saw one that was
     no number. `board` is the folder for TensorBoard. With `world` processes, one a device, this is `rank`;
-    they meet at the file `rendezvous`.
+    they meet at the file `rendezvous`. A batch goes through in as many `pieces` at least.
     """
 
     job: str
@@ -43,9 +43,11 @@ class Order(msgspec.Struct, frozen=True):
     uploads: dict[str, str] = {}
     plugins: str = ""
     work: float | None = None
+    steps: int = 0
     start: str | None = None
     careful: bool = False
     board: str = ""
+    pieces: int = 1
     rank: int = 0
     world: int = 1
     rendezvous: str = ""
@@ -145,6 +147,14 @@ class WentAstray(Report, frozen=True):
     message: str
 
 
+class TooLarge(Report, frozen=True):
+    """A batch does not fit on the device of one of several ranks: begin again from the last checkpoint, with
+    batches in so many `pieces`."""
+
+    message: str
+    pieces: int
+
+
 class Failed(Report, frozen=True):
     code: JobErrorCode
     message: str
@@ -188,6 +198,7 @@ AnyReport = (
     | Verified
     | Stopped
     | WentAstray
+    | TooLarge
     | Failed
 )
 AnyCommand = Stop | Committed | Register

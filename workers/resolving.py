@@ -4,6 +4,7 @@ Rules, not measurements: equal jobs on equal machines get equal settings, so tha
 numbers.
 """
 
+import shutil
 from typing import Any
 
 import torch
@@ -22,8 +23,14 @@ MIN_WORK_FOR_THREADS = 2e7
 MIN_WORK_FOR_BF16 = 3e7
 
 
+#: Of the whole training on a GPU: some minutes of an H100, which compiling takes one of.
+MIN_WORK_FOR_COMPILE = 5e16
+#: What torch's inductor can make code for the CPU with.
+COMPILERS = ("g++", "clang++")
+
+
 class NoDevice(Exception):
-    """The worker lacks the device that the spec names."""
+    """The worker lacks the device, or the tool, that the spec asks for."""
 
 
 def resolve(spec: JobSpec, order: Order, net: nn.Module) -> dict[str, Any]:
@@ -39,7 +46,7 @@ def resolve(spec: JobSpec, order: Order, net: nn.Module) -> dict[str, Any]:
         "precision": _precision(spec, device, work),
         "threads": 1 if is_small else order.threads,
         "memory_format": "channels_last" if is_free and has_images else "contiguous",
-        "compile": trainer.compile is True and is_free,
+        "compile": is_free and _is_compiled(spec, order, device),
         "fused": is_free and spec.optimizer["type"] in FUSED,
         "deterministic": trainer.deterministic,
         "seed": trainer.seed,
@@ -68,8 +75,11 @@ def _environment() -> dict[str, str]:
 def _device(spec: JobSpec, order: Order) -> str:
     if spec.trainer.device == "cuda" and not torch.cuda.is_available():
         raise NoDevice("trainer.device is cuda, and this worker sees no GPU")
-    wants_gpu = spec.trainer.device == "cuda" or (spec.trainer.device == "auto" and order.use_gpu)
-    return "cuda" if wants_gpu and torch.cuda.is_available() else "cpu"
+    return "cuda" if wants_gpu(spec, order) and torch.cuda.is_available() else "cpu"
+
+
+def wants_gpu(spec: JobSpec, order: Order) -> bool:
+    return spec.trainer.device == "cuda" or (spec.trainer.device == "auto" and order.use_gpu)
 
 
 def _precision(spec: JobSpec, device: str, work: float | None) -> str:
@@ -81,6 +91,17 @@ def _precision(spec: JobSpec, device: str, work: float | None) -> str:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     is_worth_it = work is not None and work >= MIN_WORK_FOR_BF16
     return "bf16" if is_worth_it and has_bf16_instructions() else "fp32"
+
+
+def _is_compiled(spec: JobSpec, order: Order, device: str) -> bool:
+    """On the CPU compiled code was not faster than what is chosen here (docs/benchmarks.md), so only a spec
+    that says so gets it."""
+    if spec.trainer.compile is True:
+        if device == "cpu" and not any(map(shutil.which, COMPILERS)):
+            raise NoDevice(f"trainer.compile needs one of {', '.join(COMPILERS)} on the worker; it has none")
+        return True
+    is_long = order.work is not None and order.work * order.steps >= MIN_WORK_FOR_COMPILE
+    return spec.trainer.compile == "auto" and device == "cuda" and is_long
 
 
 def has_bf16_instructions() -> bool:

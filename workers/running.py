@@ -1,6 +1,7 @@
 """How a training runs inside its attempt: what it reports, when it saves, how it stops, and what it does
 where a batch is too large for the device."""
 
+import contextlib
 import dataclasses
 import gc
 import time
@@ -14,18 +15,26 @@ from core.nets import artifacts
 from core.nets.freezing import begin_epoch
 from modelyard.specs import JobSpec
 from workers import messages, registration, trainer
+from workers.board.board import Board
 from workers.keeping import Keeping
 from workers.link import Link
 from workers.messages import Noted, Started
 from workers.registration import Data
-from workers.saving import Saver, Snapshot
+from workers.reporting import Reporting, total_steps
+from workers.saving import Saver, Snapshot, StorageFull
 from workers.trainer import Cursor, EpochEnded, Stepped, Training
-
-REPORT_EVERY_S = 0.25
 
 
 class Interrupted(Exception):
     """A Stop came between two steps: in an evaluation, or while the data is read."""
+
+
+class TooLarge(Exception):
+    """A batch does not fit: all ranks begin again, with batches in so many pieces."""
+
+    def __init__(self, pieces: int) -> None:
+        super().__init__(f"a batch does not fit on a rank's device; it goes through in {pieces} pieces")
+        self.pieces = pieces
 
 
 class Running:
@@ -40,49 +49,46 @@ class Running:
         cursor: Cursor,
         data: Data,
         scratch: Path,
+        board: Board,
     ) -> None:
         self.link, self.spec, self.resolved = link, spec, resolved
         self.training, self.cursor, self.data = training, cursor, data
         self.saver = Saver(link, scratch)
         self.keeping = Keeping(spec.trainer.checkpoint, cursor)
-        self.metrics: dict[str, float] = {}
-        self.first_step, self.began = cursor.step, time.monotonic()
-        self.reported_at = 0.0
+        self.board = board
+        self.first_step = cursor.step
+        self.reporting = Reporting(spec.trainer.log_every_steps)
 
-    def follow(self, stages_ms: dict[str, float], born: float) -> bool:
-        """Until the training has ended and all it saved is committed. False where a Stop came first."""
+    def follow(self, stages_ms: dict[str, float], born: float) -> None:
+        """Until the training has ended and all it saved is committed. Raises Interrupted where a Stop came
+        first."""
         cursor = self.cursor
         try:
             for report in self._steps():
                 match report:
-                    case Stepped():
+                    case Stepped() as step:
                         if cursor.step == self.first_step + 1:
                             stages_ms["first_step"] = round((time.monotonic() - born) * 1000, 1)
-                            steps = self.total_steps
+                            steps = total_steps(self.training)
                             self.link.send(Started(self.resolved, cursor.step, steps, time.time(), stages_ms))
-                        self._report_now_and_then()
+                        self._report(step)
                         is_due = self.keeping.is_due_at_step(cursor)
                         if is_due and not trainer.ends_epoch(self.training, cursor):
-                            self._save()
+                            self._save({"train_loss": trainer.require_finite(cursor, self.training.crew)})
                     case EpochEnded(metrics):
-                        self.metrics = metrics
                         self.link.send(messages.EpochEnded(cursor.epoch, cursor.step, metrics))
                         if self.keeping.is_due_at_epoch(cursor, metrics):
-                            self._save()
-                if self.link.stop is not None:
+                            self._save(metrics)
+                        self.board.epoch_ended(self.training, cursor, metrics)
+                        self.reporting.epoch_ended()
+                if self.training.crew.stop is not None:
                     raise Interrupted
+            self.board.trained(self.training, cursor, self.data)
         except Interrupted:
             self._leave()
-            return False
-        self.saver.wait()
-        return True
-
-    @property
-    def total_steps(self) -> int:
-        """An upper bound: the training may end before."""
-        steps = self.training.train.steps * self.training.epochs
-        limit = self.training.limits.max_steps
-        return steps if limit is None else min(steps, limit)
+            raise
+        if not self.saver.wait():
+            raise Interrupted
 
     def _steps(self) -> Iterator[Stepped | EpochEnded]:
         """`fit`, in smaller pieces where the device has no room for a whole batch."""
@@ -95,10 +101,13 @@ class Running:
                     raise
 
     def _halve(self) -> bool:
-        """False where a piece is one row already. The effective batch stays; batch norm sees the pieces."""
+        """False where a piece is one row already. The effective batch stays; batch norm sees the pieces.
+        Raises TooLarge where there are other ranks, which wait for this one in the middle of the step."""
         training, size = self.training, self.training.train.batch_size
-        if training.pieces >= size:
+        if training.pieces * training.crew.world >= size:
             return False
+        if training.crew.world > 1:
+            raise TooLarge(training.pieces * 2)
         self.training = dataclasses.replace(training, pieces=training.pieces * 2)
         training.optimizer.zero_grad(set_to_none=True)
         gc.collect()
@@ -111,41 +120,38 @@ class Running:
         )
         return True
 
-    def _save(self) -> None:
+    def _save(self, metrics: dict[str, float]) -> None:
         """Copies weights and state; a thread writes them. Waits where the save before is not committed."""
         training, cursor = self.training, self.cursor
-        metrics = self.metrics if not cursor.rows else {"train_loss": trainer.require_finite(cursor)}
-        state = artifacts.copied(trainer.state_of(training, cursor))
+        self.keeping.saved(cursor)
+        state = trainer.state_of(training, cursor)  # every rank gives its part, the first saves it
+        if training.crew.rank > 0:
+            return
+        state = artifacts.copied(state)
         state["golden"] = registration.golden_outputs(training, self.data)
         begin_epoch(training.net, training.freezing, cursor.epoch)  # the golden samples are seen in eval mode
         weights = artifacts.plain_state_dict(training.served)
-        self.saver.save(Snapshot(cursor.epoch, cursor.step, metrics, weights, state))
-        self.keeping.saved(cursor)
+        parameters = frozenset(name for name, _ in training.net.named_parameters())
+        self.saver.save(Snapshot(cursor.epoch, cursor.step, metrics, weights, state, parameters))
 
     def _leave(self) -> None:
         """With a checkpoint of where the training stands, if that was asked for and is new."""
-        stop = self.link.stop
-        if stop is not None and stop.save and self.keeping.is_news(self.cursor):
-            self._save()
-        self.saver.wait()
+        cursor, crew = self.cursor, self.training.crew
+        crew.agree(cursor.seconds)  # a Stop in the middle of an evaluation: only the first rank heard it
+        stop = crew.stop
+        if stop is None or not stop.save:
+            return  # what is being written is of no use any more
+        with contextlib.suppress(StorageFull):  # it was told: the checkpoint before is what is gone on from
+            if self.keeping.is_news(cursor):
+                self._save({"train_loss": trainer.require_finite(cursor, crew)} if cursor.rows else {})
+            self.saver.wait()
 
-    def _report_now_and_then(self) -> None:
-        now = time.monotonic()
-        if now - self.reported_at < REPORT_EVERY_S:
-            return
-        self.reported_at = now
-        cursor, steps = self.cursor, self.total_steps
-        per_second = (cursor.step - self.first_step) / max(now - self.began, 1e-9)
-        loss_mean = trainer.require_finite(cursor)
-        self.link.send(
-            messages.Stepped(
-                epoch=cursor.epoch,
-                step=cursor.step,
-                metrics={"train_loss": loss_mean},
-                samples_per_second=per_second * self.training.train.batch_size * self.spec.trainer.accumulate,
-                eta_seconds=(steps - cursor.step) / per_second,
-            )
-        )
+    def _report(self, step: Stepped) -> None:
+        """Where one is due."""
+        report = self.reporting.stepped(self.training, self.cursor, step)
+        if report is not None:
+            self.link.send(report)
+        self.board.stepped(self.cursor, step, report.metrics if report is not None else {})
 
 
 def is_out_of_memory(error: Exception) -> bool:

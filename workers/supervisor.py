@@ -4,34 +4,35 @@ The supervisor is the only writer. Every write carries the fence; one that touch
 another attempt owns the job: the child is killed and nothing more is written.
 """
 
-import errno
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from core.db.models import Checkpoint, Job
-from core.db.statements import checkpoints, datasets
-from core.storage.durable import Damaged, verify
-from core.uploads import upload_key, uploads_of
+from core.db.models import Job
+from core.storage.durable import is_full
 from modelyard.specs import JobErrorCode, Wanted
-from workers import finish, messages
+from workers import finish, messages, orders, ranks, storing
+from workers.board.archive import Archive
 from workers.children import Child
 from workers.house import House
-from workers.ledger import Fenced, Ledger
-from workers.messages import AnyReport, Committed, Order, Register, Resume, Stop
+from workers.ledger import BY_OWNER, Fenced, Ledger, Wish
+from workers.messages import AnyReport, Committed, Noted, Order, Register, Saved, Stop
+from workers.orders import Unavailable
+from workers.ranks import Ranks
+from workers.storing import Storing
 
 log = structlog.get_logger()
 
-#: At most four transactions a second write progress; every write is also a beat and reads `wanted`.
+#: At most four transactions a second write progress; every write is also a beat and reads what is wished.
 FLUSH_S = 0.25
 #: A quiet child (loading data, a long step) is still looked after this often, so that a cancel is heard.
 LISTEN_S = 1.0
-#: How long a child may take to leave its loop after a Stop before it is killed.
+#: How long a child may take to leave its loop after a Stop before it is killed; and where it saves first.
 STOP_GRACE_S = 10.0
+SAVE_GRACE_S = 20.0
 
 
 def supervise(house: House, job: Job) -> None:
@@ -39,141 +40,101 @@ def supervise(house: House, job: Job) -> None:
     bound = log.bind(job=job.id, fence=job.fence)
     scratch = house.settings.scratch() / "jobs" / job.id / str(job.fence)
     ledger = Ledger(house, job)
-    child: Child | None = None
     try:
         bound.info("attempt_starts", attempt=job.attempt)
         finish.clear_earlier(scratch)
-        order = _order(house, job, ledger, scratch)
-        if order is None:
-            return
-        child = Child(order)
-        Conversation(house, job, ledger, child).follow()
+        if job.attempt > 1:
+            finish.collect_orphans(house, ledger)
+        order = orders.order_of(house, job, ledger, scratch)
+        while (changes := converse(house, job, ledger, order)) is not None:
+            finish.clear_scratch(scratch)
+            order = orders.order_again(house, job, ledger, order, changes)
+    except Unavailable as gone:
+        ledger.fail(gone.code, str(gone), gone.hint)
     except Fenced:
         bound.warning("attempt_fenced", hint="another attempt owns the job")
     except Exception as error:
         bound.exception("supervisor_failed")
         give_up(ledger, error)
     finally:
-        if child is not None:
-            child.end()
         finish.clear_scratch(scratch)
         bound.info("attempt_ends")
+
+
+def converse(house: House, job: Job, ledger: Ledger, order: Order) -> dict[str, Any] | None:
+    """From a child's start to its end. Where another is to go back, what changes in its order."""
+    child = ranks.start(order)
+    try:
+        return Conversation(house, job, ledger, child).follow()
+    finally:
+        child.end()
 
 
 def give_up(ledger: Ledger, error: Exception) -> None:
     """Our own failure, not the child's. Where even this cannot be written the lease runs out, and the
     sweep gives the job to another."""
-    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     try:
-        if is_full:
-            ledger.fail(
-                JobErrorCode.STORAGE_FULL, f"a checkpoint could not be stored: {error}", "free disk space"
-            )
+        if isinstance(error, OSError) and is_full(error):
+            ledger.fail(JobErrorCode.STORAGE_FULL, f"a file could not be stored: {error}", FREE_SPACE)
         else:
             ledger.lost(f"the worker failed: {type(error).__name__}: {error}")
     except (Fenced, SQLAlchemyError):
         log.exception("attempt_left_to_the_sweep", job=ledger.job_id)
 
 
-def _order(house: House, job: Job, ledger: Ledger, scratch: Path) -> Order | None:
-    """None where the job was failed because its dataset cannot be read."""
-    prefix = f"datasets/{job.dataset_id}"
-    try:
-        with house.database.read() as session:
-            dataset = session.scalars(datasets.dataset_of_job(job.dataset_id)).one()
-        arrow = house.storage.fetch(f"{prefix}/{dataset.fence}/data.arrow")
-        manifest = house.storage.fetch(f"{prefix}/{dataset.fence}/manifest.json")
-    except FileNotFoundError as error:
-        ledger.fail(
-            JobErrorCode.DATASET_UNAVAILABLE, f"the dataset's file {error} is gone", "upload it again"
-        )
-        return None
-    try:
-        files = {
-            named: str(house.storage.fetch(upload_key(named))) for named in uploads_of(job.spec).values()
-        }
-    except FileNotFoundError as error:
-        ledger.fail(
-            JobErrorCode.WEIGHTS_MISMATCH, f"the upload {error} that the job names is gone", "upload it again"
-        )
-        return None
-    return Order(
-        job=job.id,
-        fence=job.fence,
-        spec=job.spec,
-        arrow=str(arrow),
-        manifest=str(manifest),
-        scratch=str(scratch),
-        cache=str(house.settings.packed_cache()),
-        threads=house.settings.cpu_threads(),
-        use_gpu=house.settings.pool == "gpu",
-        resolved=job.resolved,
-        resume=_resume(house, job, ledger),
-        uploads=files,
-        plugins=house.settings.plugins,
-        work=_work_per_step(job),
-    )
-
-
-def _work_per_step(job: Job) -> float | None:
-    steps = job.progress.get("steps")
-    return job.work / steps if job.work is not None and steps else None
-
-
-def _resume(house: House, job: Job, ledger: Ledger) -> Resume | None:
-    """The newest checkpoint whose files are what was written; what is damaged is marked and passed over."""
-    with house.database.read() as session:
-        rows = session.scalars(checkpoints.ready_checkpoints(job.id)).all()
-    for row in rows:
-        files = _intact(house, ledger, row)
-        if files is not None:
-            ledger.rewind(row)
-            return Resume(*files)
-    if job.attempt > 1:
-        ledger.rewind(None)
-    return None
-
-
-def _intact(house: House, ledger: Ledger, row: Checkpoint) -> tuple[str, str] | None:
-    """Local files of the weights and the state; None where they are not what was written, which is marked."""
-    try:
-        weights = _verified(house, row.weights_key, row.weights_bytes, row.weights_sha256)
-        state = _verified(house, row.state_key, row.state_bytes, row.state_sha256)
-    except (Damaged, FileNotFoundError) as error:
-        ledger.mark_corrupt(row, str(error))
-        return None
-    return str(weights), str(state)
-
-
-def _verified(house: House, key: str, size: int, sha256: str) -> Path:
-    path = house.storage.fetch(key)
-    verify(path, size, sha256)
-    return path
+FREE_SPACE = "free space where MODELYARD_STORAGE_URL points, and post the job again"
 
 
 @dataclass
 class Conversation:
-    """With the child of one attempt, from its first report to the end of either."""
+    """With one child, from its first report to the end of either.
+
+    `stop_reason` is why it was told to leave, `stop_before` until when it may take. `storing` is the
+    checkpoint on its way into storage.
+    """
 
     house: House
     job: Job
     ledger: Ledger
-    child: Child
+    child: Child | Ranks
+    has_started: bool = False
     stop_reason: str | None = None
     stop_before: float = 0.0
+    storing: Storing | None = None
+    again: dict[str, Any] | None = None
     is_over: bool = False
     flushed_at: float = field(default_factory=time.monotonic)
+    heard_at: float = field(default_factory=time.monotonic)
+    board: Archive = field(init=False)
 
-    def follow(self) -> None:
-        """Until the job or the child has ended. Raises Fenced where another attempt owns the job."""
-        while not self.is_over:
-            self.child.wait(max(0.0, self.due_at() - time.monotonic()))
-            was_alive = self.child.alive  # asked before reading: a dead child's last words are all there
-            for report in self.child.reports():
-                self.take(report)
-            self.flush_when_due()
-            if not was_alive:
-                self.child_died()
+    def __post_init__(self) -> None:
+        self.board = Archive(self.house, self.job)
+
+    def follow(self) -> dict[str, Any] | None:
+        """Until the job or the child has ended. Where another child is to go back to the last checkpoint,
+        what changes in its order. Raises Fenced where another attempt owns the job."""
+        try:
+            while not self.is_over:
+                self.wait()
+                was_alive = self.child.alive  # asked before reading: a dead child's last words are all there
+                for report in self.child.reports():
+                    self.heard_at = time.monotonic()
+                    if not self.is_over:  # another rank may have said the same
+                        self.take(report)
+                self.store()
+                self.flush_when_due()
+                self.watch()
+                if not was_alive and not self.is_over:
+                    self.child_died()
+            self.board.store()
+        finally:
+            if self.storing is not None:
+                self.storing.abandon()
+        return self.again
+
+    def wait(self) -> None:
+        others = [] if self.storing is None else [self.storing.done]
+        self.child.wait(max(0.0, self.due_at() - time.monotonic()), *others)
 
     def due_at(self) -> float:
         return self.flushed_at + (FLUSH_S if self.ledger.has_news else LISTEN_S)
@@ -189,6 +150,7 @@ class Conversation:
     def take(self, report: AnyReport) -> None:
         match report:
             case messages.Started():
+                self.has_started = True
                 self.ledger.started(report)
                 self.flush()  # the first step is what a watcher waits for
             case messages.Stepped():
@@ -200,19 +162,22 @@ class Conversation:
             case messages.Noted():
                 self.ledger.noted(report)
             case messages.Saved():
-                self.look(finish.commit_checkpoint(self.house, self.ledger, report))
-                self.child.tell(Committed(report.step))
+                self.keep(report)
             case messages.Trained():
                 self.child.tell(self.choose())
             case messages.Verified():
+                self.board.store()  # first: who sees the job succeed finds all of it
                 finish.register(self.house, self.ledger, report)
                 self.is_over = True
             case messages.Stopped():
-                self.ledger.stopped(self.stop_reason or "stopped", self.wants_cancel)
-                self.is_over = True
+                self.leave()
             case messages.WentAstray():
-                self.ledger.fail(JobErrorCode.NON_FINITE_LOSS, report.message, "lower the learning rate")
-                self.is_over = True
+                self.ledger.went_astray(report.message)
+                self.go_back({"careful": True})
+            case messages.TooLarge():
+                data = {"message": report.message, "pieces": report.pieces}
+                self.ledger.noted(Noted("out_of_memory", data))
+                self.go_back({"pieces": report.pieces})
             case messages.Failed():
                 self.ledger.fail(report.code, report.message, report.hint)
                 self.is_over = True
@@ -224,36 +189,106 @@ class Conversation:
         while True:
             with self.house.database.read() as session:
                 row = finish.chosen_checkpoint(session, self.job.id)
-            files = _intact(self.house, self.ledger, row)
+            files = orders.intact(self.house, self.ledger, row)
             if files is not None:
                 return Register(*files)
 
-    def look(self, wanted: str) -> None:
-        """At what the owner and the operator want."""
-        if self.stop_reason is None:
-            if wanted == Wanted.CANCEL:
-                self.stop("cancelled by its owner")
-            elif self.house.draining.is_set():
-                self.stop("drained")
-        elif time.monotonic() > self.stop_before:
-            self.ledger.stopped(self.stop_reason, self.wants_cancel)
-            self.is_over = True  # the child did not leave in time: the caller kills it
+    def go_back(self, changes: dict[str, Any]) -> None:
+        if self.stop_reason is not None:
+            self.leave()
+        else:
+            self.again, self.is_over = changes, True
 
-    def stop(self, reason: str) -> None:
-        self.stop_reason = reason
-        self.stop_before = time.monotonic() + STOP_GRACE_S
-        self.child.tell(Stop(save=reason == "drained"))
+    # Checkpoints
 
-    @property
-    def wants_cancel(self) -> bool:
-        return self.stop_reason is not None and self.stop_reason != "drained"
+    def keep(self, saved: Saved) -> None:
+        self.storing = Storing(self.house.storage, saved, finish.checkpoint_row(self.ledger, saved))
+
+    def store(self) -> None:
+        """Writes the row of a checkpoint whose files are in storage, and tells the child."""
+        if self.storing is None or self.is_over:
+            return
+        self.heard_at = time.monotonic()  # a child that waits for its checkpoint does not hang
+        if not self.storing.is_done:
+            return
+        lack = self.storing.lacks_room()
+        if lack is not None:
+            self.try_again(self.storing, lack)
+            return
+        stored, self.storing = self.storing, None
+        stored.close()
+        wish = finish.commit_checkpoint(self.house, self.ledger, stored.row)
+        self.child.tell(Committed(stored.saved.step))
+        self.board.store_now_and_then()
+        self.look(wish)
+
+    def try_again(self, stored: Storing, lack: OSError) -> None:
+        row = stored.row
+        needed = row.weights_bytes + row.state_bytes
+        message = f"the checkpoint of step {row.step} needs {needed:,} bytes in storage: {lack.strerror}"
+        self.ledger.lacked_room({"message": message, "step": row.step, "needed_bytes": needed})
+        if stored.tries < storing.TRIES:
+            stored.try_again()
+        else:
+            self.ledger.fail(JobErrorCode.STORAGE_FULL, message, FREE_SPACE)
+            self.is_over = True
+
+    # Stops
+
+    def look(self, wish: Wish) -> None:
+        """At what the owner and the operator wish."""
+        reason = self.reason_to_stop(wish)
+        is_cancel = wish.wanted == Wanted.CANCEL
+        if self.stop_reason is not None and time.monotonic() > self.stop_before:
+            self.leave()  # it did not leave in time: the caller kills it
+        elif reason is None or self.stop_reason == reason:
+            pass
+        elif not self.has_started:
+            self.stop_reason = reason
+            self.leave()  # no step was made that a checkpoint could keep
+        elif self.stop_reason is None or is_cancel:
+            self.stop_reason = reason
+            self.stop_before = time.monotonic() + (STOP_GRACE_S if is_cancel else SAVE_GRACE_S)
+            self.child.tell(Stop(save=not is_cancel))
+
+    def reason_to_stop(self, wish: Wish) -> str | None:
+        if wish.wanted != Wanted.RUN:
+            return BY_OWNER[Wanted(wish.wanted)]
+        if self.house.draining.is_set():
+            return "drained"
+        return f"preempted by {wish.preempted_by}" if wish.preempted_by else None
+
+    def leave(self) -> None:
+        """Where the owner wants the job, else back to the queue."""
+        self.ledger.left(self.stop_reason or "stopped")
+        self.is_over = True
+
+    # Ends that the child does not tell of
+
+    def watch(self) -> None:
+        """A child that says nothing for too long hangs: it says where, and the job fails."""
+        stall_s = self.house.settings.stall_s
+        if self.is_over or time.monotonic() - self.heard_at < stall_s:
+            return
+        log.error("child_stalled", job=self.job.id, hint="where its threads stand follows in this log")
+        self.child.write_stacks()
+        self.ledger.fail(
+            JobErrorCode.STALLED,
+            f"the training said nothing for {stall_s:g} s: no step, no batch of an evaluation, no row read",
+            "the worker's log shows where each of its threads stood; a step that takes longer than "
+            "MODELYARD_STALL_S needs a larger one",
+        )
+        self.is_over = True
 
     def child_died(self) -> None:
         """Without a last word: killed from outside, out of memory, or a crash in native code."""
+        if self.storing is not None:  # what it had saved is complete
+            self.storing.wait()
+            self.store()
         if self.is_over:
             return
         if self.stop_reason is not None:
-            self.ledger.stopped(self.stop_reason, self.wants_cancel)
+            self.leave()
         else:
             self.ledger.lost(f"the training process ended with {self.child.exit_reason}")
-        self.is_over = True
+            self.is_over = True

@@ -1,5 +1,7 @@
 """The tasks: each a story told once. A wake-up carries no id; the database says what there is to do."""
 
+import contextlib
+
 from sqlalchemy.orm import Session
 
 from core.data.pruning import prune
@@ -20,20 +22,33 @@ def wake(house: House) -> None:
 
 def train_one(house: House) -> bool:
     """Claims the best job of the pool and sees it to the end of this attempt. False: there was none."""
-    with house.database.write() as session:
-        job = claim(session, house)
-        session.commit()
-    if job is None:
-        return False
-    with house.busy():
+    with contextlib.ExitStack() as held:
+        with house.claiming:  # one thread at a time: two would count the same slots as free
+            job = claim(house)
+            if job is None:
+                return False
+            held.enter_context(house.busy(job.devices))
         supervise(house, job)
         prune(house.settings.packed_cache(), house.settings.packed_cache_bytes)
     return True
 
 
-def claim(session: Session, house: House) -> Job | None:
-    now = utc_now()
-    job: Job | None = session.scalar(leases.claim_job(house.settings.pool, now))
+def claim(house: House) -> Job | None:
+    """None where nothing waits that this worker could run, or where the best of it needs more slots than are
+    free."""
+    if house.free == 0:
+        return None
+    with house.database.write() as session:
+        job = _claim(session, house)
+        session.commit()
+    return job
+
+
+def _claim(session: Session, house: House) -> Job | None:
+    now, settings = utc_now(), house.settings
+    job: Job | None = session.scalar(
+        leases.claim_job(settings.pool, now, worker_id=house.worker_id, slots=settings.slots, free=house.free)
+    )
     if job is not None:
         session.add(jobs.move(job, JobState.RUNNING, f"attempt {job.attempt} on {house.host}", now))
     return job

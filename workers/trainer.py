@@ -21,6 +21,7 @@ from core.nets.measures import Measuring
 from core.nets.objective import loss_sum_and_count, meet
 from modelyard.specs import EarlyStopping
 from workers.batches import Batch, Batches
+from workers.crew import Crew
 from workers.generators import restore_all, state_of_all
 
 # B rows in the batch, C classes or targets
@@ -83,7 +84,8 @@ class Training:
 
     `average` follows the net's weights; where there is one it is what is validated, saved and served. A batch
     goes through the net in `pieces`. `between` is called at each batch of an evaluation, and may raise to
-    leave it. One that is `careful` looks at every loss: a host-device sync a step.
+    leave it. One that is `careful` looks at every loss: a host-device sync a step. Where several processes
+    train, `crew` is what they are to each other: all of this is the same in each, but for the batches' rows.
     """
 
     net: nn.Module
@@ -106,6 +108,7 @@ class Training:
     pieces: int = 1
     is_careful: bool = False
     between: Callable[[], None] = nothing
+    crew: Crew = field(default_factory=Crew)
 
     @property
     def served(self) -> nn.Module:
@@ -114,7 +117,11 @@ class Training:
 
 @dataclass(frozen=True)
 class Stepped:
-    """One optimizer step is done; nothing was read back from the device."""
+    """One optimizer step is done; nothing was read back from the device. `batch` is the last that went into
+    it, `grad_norm` that of its gradients before they were clipped: None where they are not."""
+
+    batch: Batch
+    grad_norm: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -126,11 +133,13 @@ class EpochEnded:
 
 
 class NonFiniteLoss(Exception):
-    """The summed loss is no number any more. `batch` is the one where it began, where that is known."""
+    """The summed loss is no number any more. `batch` is the one where it began, where that is known; `hint`
+    says what to do about it."""
 
-    def __init__(self, message: str, batch: Batch | None = None) -> None:
+    def __init__(self, message: str, batch: Batch | None = None, hint: str = "") -> None:
         super().__init__(message)
         self.batch = batch
+        self.hint = hint
 
 
 def fit(training: Training, cursor: Cursor) -> Iterator[Stepped | EpochEnded]:
@@ -140,8 +149,10 @@ def fit(training: Training, cursor: Cursor) -> Iterator[Stepped | EpochEnded]:
     the training is careful.
     """
     cursor.loss_sum, cursor.loss_count = (x.to(training.device) for x in (cursor.loss_sum, cursor.loss_count))
+    crew = training.crew
     while cursor.ended is None:
         begin_epoch(training.net, training.freezing, cursor.epoch)
+        crew.begin_epoch(training.net)
         began, losses = time.monotonic() - cursor.seconds, list[tuple[Tensor, Batch]]()
         batches = training.train.of_epoch(cursor.epoch, cursor.batch)
         for place, batch in enumerate(batches, cursor.batch):
@@ -150,58 +161,73 @@ def fit(training: Training, cursor: Cursor) -> Iterator[Stepped | EpochEnded]:
                     break
                 training.optimizer.zero_grad(set_to_none=True)
                 losses = []
-            for piece in batch.pieces(training.pieces):
-                loss = compute_loss(training, piece)
-                share = weighted(training.loss, loss, piece)
+            pieces = batch.pieces(training.pieces)
+            for piece in pieces:
+                loss = compute_loss(training, piece, reduces=batch.ends_step and piece is pieces[-1])
+                if training.is_careful:
+                    require_number(loss, piece, cursor)
+                share = weighted(training, loss, piece)
                 training.scaler.scale(share).backward()  # type: ignore[no-untyped-call] # torch left it untyped
                 losses.append((loss.detach(), piece))
             if batch.ends_step:
-                update(training)
+                grad_norm = update(training)
                 move_on(training, cursor, losses, place + 1)
-                cursor.seconds = time.monotonic() - began
-                yield Stepped()
-        metrics = {"train_loss": require_finite(cursor)} | evaluate(training, training.validation, "val")
+                cursor.seconds = crew.agree(time.monotonic() - began)
+                yield Stepped(batch, grad_norm)
+        metrics = {"train_loss": require_finite(cursor, crew)}
+        metrics |= crew.from_first(lambda: evaluate(training, training.validation, "val"))
         if cursor.batch == len(training.train):
             end_epoch(training, cursor, metrics)
-        cursor.seconds = time.monotonic() - began
+        cursor.seconds = crew.agree(time.monotonic() - began)
         cursor.ended = reason_to_end(training, cursor)
         yield EpochEnded(metrics)
 
 
-def compute_loss(training: Training, batch: Batch) -> Tensor:
-    """What is minimised: the mean over the rows of a batch, or their sum where the spec says so."""
+def compute_loss(training: Training, batch: Batch, *, reduces: bool) -> Tensor:
+    """What is minimised: the mean over the rows of a batch, or their sum where the spec says so. The backward
+    pass of one that `reduces` is the step's last."""
     with torch.autocast(training.device.type, training.autocast, enabled=training.autocast is not None):
-        outputs = training.net(*batch.inputs)
+        outputs = training.crew.forward(training.net, batch.inputs, reduces=reduces)
         loss: Tensor = training.loss(outputs, meet(outputs, batch.targets))
     return loss
 
 
-def weighted(loss: nn.Module, value: Tensor, batch: Batch) -> Tensor:
-    """What a batch adds to the loss of its step: its part of a mean; a sum adds up by itself."""
-    is_sum = getattr(loss, "reduction", "mean") == "sum"
-    return value if is_sum or batch.share == 1.0 else value * batch.share
+def weighted(training: Training, value: Tensor, batch: Batch) -> Tensor:
+    """What a batch adds to the loss of its step: its part of a mean; a sum adds up by itself, but for the
+    mean that is taken over the ranks."""
+    is_sum = getattr(training.loss, "reduction", "mean") == "sum"
+    share = training.crew.world if is_sum else batch.share
+    return value if share == 1 else value * share
 
 
-def update(training: Training) -> None:
-    """One optimizer step with the gradients that there are."""
+def update(training: Training) -> Tensor | None:
+    """One optimizer step with the gradients that there are; their norm where it was needed."""
+    grad_norm = None
+    training.scaler.unscale_(
+        training.optimizer
+    )  # before a fused step: who reads gradients after it sees them
     if training.clip_grad_norm is not None:
-        training.scaler.unscale_(training.optimizer)
-        clip_grad_norm_(training.net.parameters(), training.clip_grad_norm)
+        grad_norm = clip_grad_norm_(training.net.parameters(), training.clip_grad_norm)
     training.scaler.step(training.optimizer)
     training.scaler.update()
     if training.scheduler is not None and training.interval == "step":
         training.scheduler.step()
     if training.average is not None:
         training.average.update_parameters(training.net)
+    return grad_norm
+
+
+def require_number(loss: Tensor, batch: Batch, cursor: Cursor) -> None:
+    """Before the step that it would spoil. A host-device sync. Raises NonFiniteLoss."""
+    if not loss.isfinite():
+        where = f"in epoch {cursor.epoch + 1}, at step {cursor.step + 1}"
+        raise NonFiniteLoss(f"the training loss became {loss.item()} {where}", batch)
 
 
 def move_on(training: Training, cursor: Cursor, losses: list[tuple[Tensor, Batch]], batch: int) -> None:
     """Counts a step that is done, and the epoch's first `batch` batches with it. Only here does the cursor
     move: a step that failed left no trace in it."""
     for loss, piece in losses:
-        if training.is_careful and not loss.isfinite():
-            where = f"in epoch {cursor.epoch + 1}, at step {cursor.step + 1}"
-            raise NonFiniteLoss(f"the training loss became {loss.item()} {where}", piece)
         cursor.add(training.loss, loss, piece)
     cursor.batch = batch
     cursor.step += 1
@@ -282,9 +308,11 @@ def evaluate(training: Training, batches: Batches, prefix: str) -> dict[str, flo
     return {f"{prefix}_{name}": value for name, value in values.items()}
 
 
-def require_finite(cursor: Cursor) -> float:
-    """The epoch's mean loss so far. A host-device sync. Raises NonFiniteLoss."""
-    loss_mean = cursor.train_loss
+def require_finite(cursor: Cursor, crew: Crew | None = None) -> float:
+    """The epoch's mean loss so far, over the rows of every rank where the `crew` is asked: all must, at once.
+    A host-device sync. Raises NonFiniteLoss."""
+    totals = torch.stack([cursor.loss_sum, cursor.loss_count])
+    loss_mean = quotient(*(crew.summed(totals) if crew is not None else totals))
     if not math.isfinite(loss_mean):
         where = f"in epoch {cursor.epoch + 1}, by step {cursor.step}"
         raise NonFiniteLoss(f"the training loss became {loss_mean} {where}")
@@ -302,7 +330,7 @@ def state_of(training: Training, cursor: Cursor) -> dict[str, Any]:
         "averaged": training.average.n_averaged if training.average is not None else None,
         "pieces": training.pieces,
         "cursor": dict(vars(cursor)),
-        "generators": state_of_all(training.device),
+        "ranks": training.crew.gathered(own_state_of(training, cursor)),
     }
 
 
@@ -316,5 +344,26 @@ def restore(training: Training, state: dict[str, Any]) -> Cursor:
         training.average.module.load_state_dict(training.net.state_dict())
         training.average.n_averaged.copy_(state["averaged"])
         training.net.load_state_dict(state["net"])
-    restore_all(state["generators"], training.device)
-    return Cursor(**state["cursor"])
+    cursor = Cursor(**state["cursor"])
+    restore_own(training, cursor, state["ranks"])
+    return cursor
+
+
+def own_state_of(training: Training, cursor: Cursor) -> dict[str, Any]:
+    """What each rank has for itself."""
+    sums = torch.stack([cursor.loss_sum, cursor.loss_count]).cpu()
+    return {"sums": sums, "generators": state_of_all(training.device)}
+
+
+def restore_own(training: Training, cursor: Cursor, ranks: list[dict[str, Any]]) -> None:
+    """With another number of ranks than before the first goes on with all that was counted, and the
+    generators of ranks that are new stay as they were seeded."""
+    rank, device = training.crew.rank, training.device
+    if training.crew.world != len(ranks):
+        totals = torch.stack([own["sums"] for own in ranks]).sum(dim=0)
+        sums = totals if rank == 0 else torch.zeros_like(totals)
+    else:
+        sums = ranks[rank]["sums"]
+    cursor.loss_sum, cursor.loss_count = sums.to(device).unbind()
+    if rank < len(ranks):
+        restore_all(ranks[rank]["generators"], device)

@@ -1,7 +1,8 @@
 """The packed cache: decoded images after the deterministic prefix of their transforms, end to end in one
 file that jobs share. Memory does not grow with the dataset: pages come and go.
 
-A file begins with numpy's form of an int64 [N, 4]: where each image starts in what follows, and its [C, H, W].
+A file begins with an int64 [N, 4] in numpy's form: where each image starts in what follows, and its
+[C, H, W].
 """
 
 import fcntl
@@ -10,8 +11,9 @@ import math
 import mmap
 import os
 import time
+import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from core.data.images import Mode, decode_image
@@ -28,6 +31,8 @@ from core.errors import Invalid
 
 #: [C, H, W] uint8 -> [C, H, W] uint8
 Prefix = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+#: Some images [C, H, W], or [B, C, H, W].
+Chunk = Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
 #: Is told how many of how many images are done, at least every second; it may raise to stop.
 Progress = Callable[[int, int], None]
 
@@ -49,9 +54,12 @@ class Packed:
     """An open file of the cache. It stays readable when the cache is pruned."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("rb", buffering=0)
-        self._index_N4: NDArray[np.int64] = np.lib.format.read_array(self._file)
-        self._start = self._file.tell()
+        self._path = path
+        with path.open("rb") as file:
+            self._index_N4: NDArray[np.int64] = np.lib.format.read_array(file)
+            self._start = file.tell()
+            self._descriptor = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._descriptor)
 
     def __len__(self) -> int:
         return len(self._index_N4)
@@ -64,7 +72,7 @@ class Packed:
         """[N, C, H, W] of images of one size, memory-mapped. What is written to it stays in this process."""
         assert self.is_one_size
         flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
-        pages = mmap.mmap(self._file.fileno(), 0, flags, mmap.PROT_READ | mmap.PROT_WRITE)
+        pages = mmap.mmap(self._descriptor, 0, flags, mmap.PROT_READ | mmap.PROT_WRITE)
         pixels = np.frombuffer(pages, np.uint8, offset=self._start)
         return pixels.reshape(len(self), *self._index_N4[0, 1:])
 
@@ -75,9 +83,9 @@ class Packed:
         pixels = np.empty(math.prod(shape), np.uint8)
         came = 0
         while came < len(pixels):
-            more = os.preadv(self._file.fileno(), [pixels[came:]], self._start + offset + came)
+            more = os.preadv(self._descriptor, [pixels[came:]], self._start + offset + came)
             if more == 0:
-                raise OSError(f"{self._file.name} ends before image {row}: remove it, it is made anew")
+                raise OSError(f"{self._path} ends before image {row}: remove it, it is made anew")
             came += more
         return pixels.reshape(shape)
 
@@ -93,41 +101,68 @@ def packed_images(
     may_differ: bool = False,
     progress: Progress = silent,
 ) -> Packed:
-    """Read from the cache, or computed into it. `key` names the dataset's bytes and the prefix.
+    """The images of a dataset, by `packed`. Raises what the decoder raises."""
+
+    def decode() -> Iterator[list[NDArray[np.uint8]]]:
+        return _decoded(table.column("image"), mode, prefix, threads)
+
+    return packed(decode, table.num_rows, key, folder, may_differ=may_differ, progress=progress)
+
+
+def packed(
+    make: Callable[[], Iterator[Chunk]],
+    num_rows: int,
+    key: str,
+    folder: Path,
+    *,
+    may_differ: bool = False,
+    progress: Progress = silent,
+) -> Packed:
+    """Read from the cache, or made into it, some images after the other. `key` names the dataset's bytes and
+    the prefix.
 
     Of jobs that miss at once one computes and the others wait; where it dies or fails, the next one does.
-    Raises Invalid where images differ in size and may not, and what the decoder and `progress` raise.
+    Raises Invalid where images differ in size and may not, and what `make` and `progress` raise.
     """
     path = folder / f"{hashlib.sha256(f'{LAYOUT}/{key}'.encode()).hexdigest()}.npy"
-    while not path.exists():
+    while (found := _opened(path)) is None:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.stem}.tmp")
-        with _claimed(temporary, lambda: progress(0, table.num_rows)) as file:
-            if file is None:
+        with _claimed(temporary, lambda: progress(0, num_rows)) as file:
+            if file is None or path.exists():  # another process was faster
                 continue
-            _write(file, _decoded(table.column("image"), mode, prefix, threads), table, may_differ, progress)
+            _write(file, make(), num_rows, may_differ, progress)
             os.replace(temporary, path)
-    os.utime(path)  # what is used stays when the cache is pruned
-    return Packed(path)
+    if not may_differ and not found.is_one_size:
+        raise Invalid("the images differ in size, and their transforms leave it so: Resize them")
+    return found
+
+
+def _opened(path: Path) -> Packed | None:
+    try:
+        os.utime(path)  # what is used stays when the cache is pruned
+        return Packed(path)
+    except FileNotFoundError:
+        return None
 
 
 @contextmanager
 def _claimed(temporary: Path, waiting: Callable[[], None]) -> Iterator[BinaryIO | None]:
-    """The empty file, locked, to be renamed; None where another process was faster. The lock ends with its
-    holder, and what a dead one left is written over."""
-    with temporary.open("a+b") as file:
+    """The empty file, locked, to be renamed; None where it was renamed or removed while we waited. The lock
+    ends with its holder, and what a dead one left is written over."""
+    with os.fdopen(os.open(temporary, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
         while not _lock(file):
             waiting()
             time.sleep(WAIT_S)
-        if path_is_of(temporary, file):
-            try:
-                file.truncate(0)
-                yield file
-            finally:
-                if path_is_of(temporary, file):
-                    temporary.unlink()
-        else:
+        if not _is_named(temporary, file):
             yield None
+            return
+        try:
+            file.truncate(0)
+            yield file
+        finally:
+            if _is_named(temporary, file):
+                temporary.unlink()
 
 
 def _lock(file: BinaryIO) -> bool:
@@ -138,7 +173,7 @@ def _lock(file: BinaryIO) -> bool:
     return True
 
 
-def path_is_of(path: Path, file: BinaryIO) -> bool:
+def _is_named(path: Path, file: BinaryIO) -> bool:
     """Whether the open file is still the one of this name."""
     try:
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))
@@ -148,12 +183,12 @@ def path_is_of(path: Path, file: BinaryIO) -> bool:
 
 def _write(
     file: BinaryIO,
-    chunks: Iterator[list[NDArray[np.uint8]]],
-    table: pa.Table,
+    chunks: Iterator[Chunk],
+    num_rows: int,
     may_differ: bool,
     progress: Progress,
 ) -> None:
-    index_N4 = np.zeros((table.num_rows, 4), np.int64)
+    index_N4 = np.zeros((num_rows, 4), np.int64)
     np.lib.format.write_array(file, index_N4)
     row = offset = 0
     for chunk in chunks:
@@ -164,9 +199,40 @@ def _write(
                 raise Invalid(f"image {row} is {pixels.shape} after its transforms, the first is {first}")
             file.write(np.ascontiguousarray(pixels).data)
             row, offset = row + 1, offset + pixels.nbytes
-        progress(row, table.num_rows)
+        progress(row, num_rows)
+    file.seek(0)
+    np.lib.format.write_array(file, index_N4)
     file.flush()
-    with open(file.fileno(), "r+b", closefd=False) as again:  # "a" would append
-        again.seek(0)
-        np.lib.format.write_array(again, index_N4)
     os.fsync(file.fileno())
+
+
+def _decoded(
+    column: pa.ChunkedArray, mode: Mode, prefix: Prefix, threads: int
+) -> Iterator[list[NDArray[np.uint8]]]:
+    """All images in order, some at a time; threads are a few chunks ahead, and never more."""
+
+    def decode(rows: range) -> list[NDArray[np.uint8]]:
+        return [prefix(decode_image(column[row].as_py(), mode)) for row in rows]
+
+    pool = ThreadPoolExecutor(threads)  # Pillow decodes without the interpreter's lock
+    waiting: deque[Future[list[NDArray[np.uint8]]]] = deque()
+    try:
+        for rows in _chunks(column):
+            waiting.append(pool.submit(decode, rows))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _chunks(column: pa.ChunkedArray) -> Iterator[range]:
+    sizes = pc.binary_length(column).to_numpy()
+    start = size_bytes = 0
+    for row, size in enumerate(sizes):
+        if row > start and (size_bytes + size > CHUNK_BYTES or row - start >= CHUNK_ROWS):
+            yield range(start, row)
+            start, size_bytes = row, 0
+        size_bytes += size
+    yield range(start, len(sizes))

@@ -162,7 +162,10 @@ class Job(Base):
     `revision` rises with every change a reader could see; the watcher and ETags compare it.
     `not_before` is the earliest claim after a loss. `work` is how many multiply-adds the whole training
     takes by its plan: with the time it took, later plans say how long they will take. `upload_ids` are the
-    uploads that it reads, which stay as long as it has not ended.
+    uploads that it reads, which stay as long as it has not ended. `devices` are the slots that it holds
+    while it runs, all of the worker `worker_id`. `preempted_by` is the job that its attempt must make room
+    for. `submitted` is the spec as it came, which a fork patches; rows older than forks have none. A fork
+    names the job it is of in `forked_from`, and in `start_checkpoint_id` whose weights it begins with.
     """
 
     __tablename__ = "jobs"
@@ -171,6 +174,7 @@ class Job(Base):
         Index(None, "owner", "created_at"),
         Index(None, "dataset_id"),
         Index(None, "pool", "state", "finished_at"),
+        Index(None, "start_checkpoint_id"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -181,8 +185,14 @@ class Job(Base):
     revision: Mapped[int] = mapped_column(default=0)
     pool: Mapped[str] = mapped_column(String(16))
     priority: Mapped[int] = mapped_column(default=0)
+    devices: Mapped[int] = mapped_column(default=1, server_default="1")
+    worker_id: Mapped[str | None] = mapped_column(String(40))
+    preempted_by: Mapped[str | None] = mapped_column(String(40))
+    forked_from: Mapped[str | None] = mapped_column(String(40))
+    start_checkpoint_id: Mapped[str | None] = mapped_column(String(40))
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
     upload_ids: Mapped[list[Any] | None]
+    submitted: Mapped[dict[str, Any] | None]
     spec: Mapped[dict[str, Any]]
     work: Mapped[float | None] = mapped_column(Float(53))
     warnings: Mapped[list[Any]]

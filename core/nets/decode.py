@@ -42,21 +42,22 @@ def decode_struct(raw: object, struct: type[S], pointer: str, errors: list[Probl
             )
             fault(errors, join(pointer, str(key)), "unknown_field", message)
             continue
-        inner = types[key]
+        name = fields[key].name  # another than on the wire where that is a word of Python's
+        inner = types[name]
         before = len(errors)
         if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
             decoded: Any = decode_struct(value, inner, join(pointer, key), errors)
             if decoded is not None:
-                good[key] = decoded
+                good[name] = decoded
         else:
             decoded = convert(value, inner, join(pointer, key), errors)
             if decoded is not MISSING or len(errors) == before:
-                good[key] = decoded
+                good[name] = decoded
     for key, field in fields.items():
         if key not in raw and field.required:
             fault(errors, pointer, "missing", f'The field "{key}" is required; add it.')
-        if key not in good and field.required:
-            good[key] = MISSING
+        if field.name not in good and field.required:
+            good[field.name] = MISSING
     return struct(**good)
 
 

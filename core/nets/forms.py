@@ -6,7 +6,7 @@ least and the greatest: sizes that come out grow with the height and shrink with
 the other way round, so that the four corners of a range bound all that is in it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -137,7 +137,7 @@ class Tracer:
             if out is None:
                 return None
             forms.append(form_of(out.shape, out.dtype))
-        hull = _hull(forms)
+        hull = covering(forms)
         return hull if hull is not None and self._is_small(component, hull.high, "come out of it") else None
 
     def _spread(self, component: Component, form: Form) -> Form | None:
@@ -184,7 +184,7 @@ class Tracer:
         return form
 
     def _either(self, component: Component, forms: list[Form]) -> Form | None:
-        hull = _hull(forms)
+        hull = covering(forms)
         if hull is None:
             ends = " or ".join(sorted({str(form) for form in forms}))
             self.refuse(
@@ -255,12 +255,13 @@ def _alone(container: Component) -> Component:
     return container | {"transforms": [{"type": "Identity"}] * len(held(container))}
 
 
-def _hull(forms: list[Form]) -> Form | None:
+def covering(forms: Collection[Form]) -> Form | None:
     """The least form that covers all; None where channels or kinds of numbers differ."""
     if len({(form.leading, form.dtype) for form in forms}) > 1:
         return None
     low, high = _bounds([size for form in forms for size in (form.low, form.high)])
-    return Form(forms[0].leading, forms[0].dtype, low, high)
+    first = next(iter(forms))
+    return Form(first.leading, first.dtype, low, high)
 
 
 def _bounds(sizes: list[Size]) -> tuple[Size, Size]:

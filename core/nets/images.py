@@ -10,7 +10,7 @@ from core.data.manifest import Kind, Manifest
 from core.faults import fault, join
 from core.nets import registry
 from core.nets.decode import present
-from core.nets.forms import MAX_PIXELS, Form, Tracer, form_of
+from core.nets.forms import MAX_PIXELS, Form, Tracer, covering, form_of
 from core.nets.mixing import check_mixing
 from core.nets.transforms import (
     Component,
@@ -77,7 +77,7 @@ def resolve_images(
         return None
     resolved_train, resolved_eval = resolve(train.checked), resolve(without_random(evaluate.checked))
     shape = evaluate.shape_of(resolved_eval, shapes)
-    train_shape = train.shape_of(resolved_train, shapes) if shape is not None else None
+    train_shape = train.shape_of(resolved_train, shapes, may_differ=True) if shape is not None else None
     if shape is None or train_shape is None:
         return None
     if shape != train_shape:
@@ -108,7 +108,11 @@ class _List:
                 message = f"{component['type']} is random; a prediction must not be. Leave it out of eval."
                 fault(self.errors, self.pointers[id(component)], "random_eval", message)
 
-    def shape_of(self, resolved: list[Component], starts: list[tuple[Shape, int]]) -> Shape | None:
+    def shape_of(
+        self, resolved: list[Component], starts: list[tuple[Shape, int]], *, may_differ: bool = False
+    ) -> Shape | None:
+        """Of what reaches the net; None where something is wrong. Images that leave the prefix in several
+        sizes are refused unless they `may_differ`, and then the rest must give them one."""
         tracer = Tracer(self.pointers, self.pointer, self.errors)
         alone = [component for component in resolved if not is_mixing(component)]
         cut = prefix_length(alone)
@@ -118,10 +122,15 @@ class _List:
             if form is None:
                 return None
             stored.add(form)
-        if len(stored) > 1:
-            self._sizes_differ(starts)
+        if len(stored) > 1 and not may_differ:
+            self._sizes_differ(starts, may_differ)
             return None
-        form = tracer.trace(alone[cut:], stored.pop())
+        between = covering(stored)
+        assert between is not None, "of one dataset all have the same channels"
+        form = tracer.trace(alone[cut:], between)
+        if form is not None and len(stored) > 1 and not form.is_one_size:
+            self._sizes_differ(starts, may_differ)
+            return None
         return None if form is None else self._end(form)
 
     def _end(self, form: Form) -> Shape | None:
@@ -142,14 +151,14 @@ class _List:
         fault(self.errors, self.pointer, "invalid_value", message)
         return None
 
-    def _sizes_differ(self, starts: list[tuple[Shape, int]]) -> None:
+    def _sizes_differ(self, starts: list[tuple[Shape, int]], may_differ: bool) -> None:
         sizes = ", ".join(f"{h} x {w} ({count})" for (*_, h, w), count in starts[:5])
         more = ", …" if len(starts) > 5 else ""
         *_, height, width = starts[0][0]
+        where = "first" if may_differ else "first, or give eval a list of its own that begins so"
         message = (
-            "All images must have one size before what is random or makes floats, and reach the net in one; "
-            f"the dataset has {sizes}{more} (height x width). "
-            f'Put {{"type": "Resize", "size": [{height}, {width}]}} first.'
+            f"All images must reach the net in one size; the dataset has {sizes}{more} (height x width). "
+            f'Put {{"type": "Resize", "size": [{height}, {width}]}} {where}.'
         )
         fault(self.errors, self.pointer, "image_sizes", message)
 

@@ -1,4 +1,4 @@
-"""The uploads that a spec names, held against what it makes of them: weights by their names and shapes, a
+"""The files that a job names, held against what it makes of them: weights by their names and shapes, a
 tokenizer by its indices. What is too large to be looked at in a moment is left to the worker.
 """
 
@@ -15,7 +15,7 @@ from core.faults import fault
 from core.nets.build import build_net
 from core.nets.components import architectures
 from core.nets.meta import QuickMeta
-from core.nets.pretrained import WeightsMismatch, differences, read_state
+from core.nets.pretrained import WeightsMismatch, differences, read_state, strangeness
 from core.uploads import uploads_in
 from modelyard.specs import ProblemError
 
@@ -35,6 +35,23 @@ def check_weights(model: Component, files: Mapping[str, Path], errors: list[Prob
             told = _weights_fault(_component_at(model, pointer, up=2), upload_id, path)
             if told is not None:
                 fault(errors, f"/model{pointer}", "wrong_weights", f"{_begun(told)}.")
+
+
+def check_start(model: Component, path: Path, errors: list[ProblemError]) -> None:
+    """Whether a net with every size filled in takes the weights of the checkpoint that a fork begins with:
+    all of them, the head's too."""
+    with QuickMeta(), torch.device("meta"):
+        net = build_net(model)
+    try:
+        told = strangeness(net, read_state(path, path.name, is_mapped=True))
+    except (MemoryError, WeightsMismatch):  # the worker has more memory, and finds that the file is damaged
+        return
+    if told is not None:
+        message = (
+            f"The net of the fork doesn't take the weights that it is to begin with: {told}. Patch what "
+            "leaves the names and shapes as they are, or leave from out to begin anew."
+        )
+        fault(errors, "/model", "wrong_weights", message)
 
 
 def check_tokenizers(prepare: list[Component], files: Mapping[str, Path], errors: list[ProblemError]) -> None:

@@ -28,7 +28,7 @@ from core.nets.decode import decode_struct, present
 from core.nets.freezing import begin_epoch, check_freezing, freezing_of, is_frozen, trained_names
 from core.nets.inplace import check_inplace
 from core.nets.intake import Intake, resolve_intake
-from core.nets.memory import OptimizerBytes, step_bytes
+from core.nets.memory import OptimizerBytes, held_bytes, step_bytes
 from core.nets.meta import QuickMeta
 from core.nets.metrics import check_metrics, monitored_names
 from core.nets.named_files import check_tokenizers, check_weights
@@ -292,7 +292,8 @@ def _memory_bytes(parts: _Parts, walked: Walked, manifest: Manifest, optimizer: 
         net = build_net(walked.model)
         loss = build_loss(parts.loss, is_one_hot=parts.targets.is_one_hot)
     begin_epoch(net, freezing_of(parts.spec), parts.spec.trainer.epochs - 1)
-    return step_bytes(net, loss, inputs, target, optimizer)
+    averaged = held_bytes(net.state_dict().values()) if parts.spec.trainer.ema is not None else 0
+    return averaged + step_bytes(net, loss, inputs, target, optimizer)
 
 
 def _resolved(parts: _Parts, walked: Walked, training: _Training, dataset: str) -> dict[str, Any]:

@@ -51,15 +51,8 @@ class Differences(Struct, frozen=True):
 
     def tell(self, kind: str) -> str | None:
         """A sentence with every sort of difference; None where the weights fit."""
-        reshaped = [f"{name} is {came}, expected {expected}" for name, came, expected in self.reshaped]
-        parts = [
-            f"{verb}{_some(names)}"
-            for verb, names in (("it lacks ", self.lacking), ("it also has ", self.extra), ("", reshaped))
-            if names
-        ]
-        if not parts:
-            return None
-        return f"these are not the weights of {kind} ({self.num_expected} names): {'; '.join(parts)}"
+        told = _told(self.lacking, self.extra, self.reshaped)
+        return told and f"these are not the weights of {kind} ({self.num_expected} names): {told}"
 
 
 def load_pretrained(net: nn.Module, model: Component, files: Mapping[str, Path], cache: Path) -> list[str]:
@@ -111,6 +104,19 @@ def differences(module: nn.Module, state: Mapping[str, Tensor]) -> Differences:
         reshaped=[(name, list(state[name].shape), list(expected[name].shape)) for name in wrong],
         kept=kept,
     )
+
+
+def strangeness(module: nn.Module, state: Mapping[str, Tensor]) -> str | None:
+    """What a `state_dict` lacks or has beside a module's own, by name and shape; None where it fits."""
+    expected = module.state_dict()
+    common = expected.keys() & state.keys()
+    reshaped = [
+        (name, list(state[name].shape), list(expected[name].shape))
+        for name in expected
+        if name in common and state[name].shape != expected[name].shape
+    ]
+    lacking, extra = sorted(expected.keys() - common), sorted(state.keys() - common)
+    return _told(lacking, extra, reshaped)
 
 
 def read_state(path: Path, upload_id: str, *, is_mapped: bool = False) -> dict[str, Tensor]:
@@ -201,6 +207,18 @@ def _head(module: nn.Module) -> str:
     """The name of the module that holds the last parameter."""
     names: list[str] = [name.rpartition(".")[0] for name, _ in module.named_parameters()]
     return names[-1]
+
+
+def _told(
+    lacking: list[str], extra: list[str], reshaped: list[tuple[str, list[int], list[int]]]
+) -> str | None:
+    sizes = [f"{name} is {came}, expected {expected}" for name, came, expected in reshaped]
+    parts = [
+        f"{verb}{_some(names)}"
+        for verb, names in (("it lacks ", lacking), ("it also has ", extra), ("", sizes))
+        if names
+    ]
+    return "; ".join(parts) or None
 
 
 def _some(names: list[str]) -> str:

@@ -42,8 +42,13 @@ def hash_words(seed: int, epoch: int, index: int, draw: int) -> int:
 def hash_rows(seed: int, epoch: int, indices_B: Tensor, draw: int) -> Tensor:
     """`hash_words` for many rows: int64 [B] on the indices' device, the same bits as two's complement."""
     h = mix(mix(seed & _MASK) ^ (epoch & _MASK))
-    h_B = _mix_tensor(indices_B.to(torch.int64) ^ _signed(h))
-    return _mix_tensor(h_B ^ draw)
+    h_B = absorb(indices_B.to(torch.int64), _signed(h))
+    return absorb(h_B, draw)
+
+
+def absorb(keys: Tensor, word: int | Tensor) -> Tensor:
+    """One more word of a tuple, or one for each key: int64, on the keys' device."""
+    return _mix_tensor(keys ^ word)
 
 
 def permutation(seed: int, epoch: int, n: int) -> Tensor:
@@ -56,14 +61,14 @@ def permutation(seed: int, epoch: int, n: int) -> Tensor:
 def _mix_tensor(x: Tensor) -> Tensor:
     # int64 wraps in sums and products as two's complement does, so the bits are those of uint64.
     z = x + _signed(_GAMMA)
-    z = (z ^ _shift(z, 30)) * _signed(_MIX_1)
-    z = (z ^ _shift(z, 27)) * _signed(_MIX_2)
-    return z ^ _shift(z, 31)
+    z.bitwise_xor_(_shift(z, 30)).mul_(_signed(_MIX_1))
+    z.bitwise_xor_(_shift(z, 27)).mul_(_signed(_MIX_2))
+    return z.bitwise_xor_(_shift(z, 31))
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
     """Right without the sign: torch shifts int64 arithmetically, so the copies of the sign are masked off."""
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
+    return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _signed(word: int) -> int:

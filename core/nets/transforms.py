@@ -2,15 +2,16 @@
 
 A pipeline is a resolved list of transforms in two parts. The prefix (leading deterministic transforms that
 stay uint8: resize, grey) is the same in every epoch, so it is applied once and cached. The rest runs per
-batch: deterministic transforms on the whole batch, random ones per sample, each sample seeded by
-(seed, epoch, index in the dataset, draw), so that its pixels don't depend on who else is in the batch.
-Transforms that mix the rows of a batch come after all others, and are `mixing.py`'s.
+batch and on its device: deterministic transforms and those with a form in `augment/` on the whole batch, the
+other random ones row by row. Whatever is random is a function of (seed, epoch, index in the dataset, draw),
+so that a row's pixels don't depend on who else is in the batch. Transforms that mix the rows of a batch come
+after all others, and are `mixing.py`'s.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from core.nets import plugins, registry
+from core.nets.augment.levels import normalize_levels
+from core.nets.augment.table import Form, Rows, form_of
 from core.nets.components.transforms import COMPOSE, FACTS, TO_DTYPE, Fact
 from core.nets.randomness import hash_rows
 
@@ -28,10 +31,6 @@ from core.nets.randomness import hash_rows
 Component = dict[str, Any]
 
 TO_FLOAT: Component = {"type": TO_DTYPE, "dtype": "float32", "scale": True}
-
-#: Rows of one size are one tensor; between a transform that gives each a size of its own and one that ends
-#: that, they are a list.
-_Rows = Tensor | list[Tensor]
 
 
 def fact_of(component: Component) -> Fact:
@@ -89,11 +88,18 @@ def prefix_length(resolved: Sequence[Component]) -> int:
 
 
 class Step(Struct, frozen=True):
-    """`draw` numbers the random transforms of a pipeline; None for a deterministic one."""
+    """`draw` numbers the random transforms of a pipeline; None for a deterministic one. `form` does the same
+    to a whole batch at once."""
 
     component: Component
-    apply: v2.Transform
+    apply: Callable[[Tensor], Tensor]
     draw: int | None
+    form: Form | None = None
+
+    @property
+    def needs_generator(self) -> bool:
+        # One that is random by its range draws from that range even where it holds one number.
+        return self.form is None and fact_of(self.component).is_random
 
 
 class Pipeline:
@@ -102,8 +108,10 @@ class Pipeline:
     def __init__(self, prefix: tuple[Step, ...], rest: tuple[Step, ...]) -> None:
         self.prefix = prefix
         self.rest = rest
-        # One that is random by its range draws from that range even where it holds one number.
-        self._draws = any(fact_of(step.component).is_random for step in rest)
+        #: Whether it draws from torch's default generator, seeded for each row: then two threads may not
+        #: apply it at once.
+        self.needs_generator = any(step.needs_generator for step in rest)
+        self._fast_rest = _fused(rest)
         #: [C', H', W'] of what the prefix makes of [C, H, W], without an image of it. Raises what torchvision
         #: raises for an image that it refuses.
         self.prefix_shape = lru_cache(maxsize=256)(self._prefix_shape)
@@ -116,7 +124,9 @@ class Pipeline:
         draws = 0
         for component in alone:
             draw = draws if is_random(component) else None
-            steps.append(Step(component, registry.construct("transform", component), draw))
+            made = registry.construct("transform", component)
+            form = form_of(made) if _draws(component) else None
+            steps.append(Step(component, made, draw, form))
             draws += draw is not None
         cut = prefix_length(alone)
         return cls(tuple(steps[:cut]), tuple(steps[cut:]))
@@ -142,32 +152,42 @@ class Pipeline:
     def _prefix_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(self.apply_prefix(torch.empty(shape, dtype=torch.uint8, device="meta")).shape)
 
-    def apply_rest(
-        self, batch_BCHW: Tensor, seed: int, epoch: int, indices: Sequence[int] | Tensor
-    ) -> Tensor:
-        """uint8 [B, C, H, W] to float32 [B, C', H', W']; `indices` are the rows' places in the dataset.
+    def apply_rest(self, rows: Rows, seed: int, epoch: int, indices: Sequence[int] | Tensor) -> Tensor:
+        """uint8 [B, C, H, W], or a list of [C, h, w] that differ in size, to float32 [B, C', H', W'] on the
+        same device; `indices` are the rows' places in the dataset.
 
         The caller's state of torch's generator is the same after as before. Raises RuntimeError where rows
         end with sizes of their own.
         """
-        state = torch.default_generator.get_state() if self._draws else None
-        rows: _Rows = batch_BCHW
+        state = torch.default_generator.get_state() if self.needs_generator else None
         try:
-            for step in self.rest:
-                if step.draw is not None:
-                    seeds = hash_rows(seed, epoch, torch.as_tensor(indices), step.draw).tolist()
-                    rows = _stacked([_seeded(step.apply, x, s) for x, s in zip(rows, seeds, strict=True)])
-                elif isinstance(rows, Tensor):
-                    rows = step.apply(rows)
-                else:
-                    rows = _stacked([step.apply(x) for x in rows])
+            return self._apply_by_parts(rows, seed, epoch, torch.as_tensor(indices))
         finally:
             if state is not None:
                 torch.default_generator.set_state(state)
+
+    def _apply_by_parts(self, rows: Rows, seed: int, epoch: int, indices_B: Tensor) -> Tensor:
+        size = _rows_at_once(rows)
+        out = self._apply_to_part(rows[:size], seed, epoch, indices_B[:size])
+        if size < len(rows):
+            # Each part is freed before the next is made: its memory is still in the cache.
+            first, out = out, out.new_empty((len(rows), *out.shape[1:]))
+            out[:size] = first
+            del first
+            for start in range(size, len(rows), size):
+                part = slice(start, start + size)
+                out[part] = self._apply_to_part(rows[part], seed, epoch, indices_B[part])
+        return out
+
+    def _apply_to_part(self, rows: Rows, seed: int, epoch: int, indices_B: Tensor) -> Tensor:
+        for step in self._fast_rest:
+            rows = _applied(step, rows, partial(hash_rows, seed, epoch, draw=step.draw or 0), indices_B)
         return rows if isinstance(rows, Tensor) else torch.stack(rows)
 
 
 _UNKNOWN = Fact()
+
+_PIXELS_AT_ONCE = 2**20
 
 
 def _walk(components: Sequence[Component]) -> Iterator[Component]:
@@ -181,12 +201,57 @@ def _is_cached(component: Component) -> bool:
     return not fact.is_random and not fact.is_cast and fact.takes != "float"
 
 
-def _seeded(transform: v2.Transform, image_CHW: Tensor, seed: int) -> Tensor:
+def _rows_at_once(rows: Rows) -> int:
+    """Of large images so few that what each step makes of them is in the CPU's cache for the next; a GPU
+    takes all. No row's pixels depend on it."""
+    if len(rows) == 0 or rows[0].device.type != "cpu":
+        return max(len(rows), 1)
+    return max(1, _PIXELS_AT_ONCE // max(rows[0].numel(), 1))
+
+
+def _draws(component: Component) -> bool:
+    """Whether it makes draws, be they from one number."""
+    return fact_of(component).is_random or is_random(component)
+
+
+def _applied(step: Step, rows: Rows, key_of: Callable[..., Tensor], indices_B: Tensor) -> Rows:
+    if step.form is not None:
+        device = rows[0].device
+        out = step.form(rows, key_of(indices_B=indices_B.to(device, non_blocking=True)))
+        return out if isinstance(out, Tensor) else _stacked(out)
+    if step.draw is not None:
+        seeds = key_of(indices_B=indices_B).tolist()
+        # On the CPU: a GPU's draws would be others, from a generator of its own. Each way is a device sync.
+        drawn = [_seeded(step.apply, x.cpu(), s).to(x.device) for x, s in zip(rows, seeds, strict=True)]
+        return _stacked(drawn)
+    return step.apply(rows) if isinstance(rows, Tensor) else _stacked([step.apply(x) for x in rows])
+
+
+def _seeded(transform: Callable[[Tensor], Tensor], image_CHW: Tensor, seed: int) -> Tensor:
     # The CPU generator alone: torch.manual_seed would also seed every GPU, a thousand times slower.
     torch.default_generator.manual_seed(seed)
-    out: Tensor = transform(image_CHW)
-    return out
+    return transform(image_CHW)
 
 
-def _stacked(rows: list[Tensor]) -> _Rows:
+def _stacked(rows: list[Tensor]) -> Rows:
     return torch.stack(rows) if len({row.shape for row in rows}) == 1 else rows
+
+
+def _fused(rest: Sequence[Step]) -> list[Step]:
+    """With ToDtype and the Normalize that follows it as one."""
+    fused: list[Step] = []
+    for step in rest:
+        before = fused[-1].apply if fused else None
+        if isinstance(before, v2.ToDtype) and isinstance(step.apply, v2.Normalize):
+            fused[-1] = Step(step.component, partial(_normalized, cast=before, norm=step.apply), None)
+        else:
+            fused.append(step)
+    return fused
+
+
+def _normalized(x: Tensor, cast: v2.ToDtype, norm: v2.Normalize) -> Tensor:
+    is_usual = x.dtype == torch.uint8 and cast.dtype == torch.float32 and cast.scale
+    if is_usual and len(norm.mean) == len(norm.std) and all(norm.std):
+        return normalize_levels(x, norm.mean, norm.std)
+    out: Tensor = norm(cast(x))
+    return out

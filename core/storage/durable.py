@@ -1,5 +1,6 @@
 """What makes bytes survive a power cut, and what tells that they did."""
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -17,6 +18,11 @@ class StoredFile(msgspec.Struct, frozen=True):
 
 class Damaged(Exception):
     """A file is not what was written: it is gone, or its size or hash differs."""
+
+
+def is_full(error: OSError) -> bool:
+    """The disk, or the owner's part of it, has no room left."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def fsync_file(path: Path) -> None:

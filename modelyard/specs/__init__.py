@@ -20,6 +20,8 @@ from modelyard.specs.datasets import (
 from modelyard.specs.events import Event, Metric, ProgressUpdate
 from modelyard.specs.jobs import (
     BestCheckpoint,
+    ForkedFrom,
+    ForkRequest,
     Job,
     JobDataset,
     JobError,
@@ -62,6 +64,8 @@ __all__ = [
     "Evaluation",
     "Event",
     "Feature",
+    "ForkRequest",
+    "ForkedFrom",
     "Job",
     "JobDataset",
     "JobError",

@@ -2,9 +2,28 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
+
+#: What a fork changes: JSON Merge Patch, RFC 7396.
+Patch = Annotated[
+    dict[str, Any],
+    Meta(
+        description="a JSON merge patch (RFC 7396) on the spec as it was posted: null takes a field out, "
+        "a list is replaced whole",
+        examples=[{"optimizer": {"lr": 0.001}, "trainer": {"epochs": 20}}],
+    ),
+]
+Start = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=100,
+        description="best, last or a checkpoint's id: the new job begins with its weights",
+        examples=["best"],
+    ),
+]
 
 
 class JobState(StrEnum):
@@ -69,6 +88,13 @@ class Registered(Struct, frozen=True):
     version: int
 
 
+class ForkedFrom(Struct, frozen=True):
+    """The job that a fork is of, and the checkpoint whose weights it began with."""
+
+    job: str
+    checkpoint: str | None = None
+
+
 class JobError(Struct, frozen=True):
     code: JobErrorCode
     message: str
@@ -101,5 +127,13 @@ class Job(Struct):
     error: JobError | None = None
     transitions: list[Transition] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    forked_from: ForkedFrom | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+
+
+class ForkRequest(Struct, forbid_unknown_fields=True):
+    """The body of `POST /v1/jobs/{id}/fork`. Without `from` the new job begins anew."""
+
+    patch: Patch = field(default_factory=dict)
+    start: Start | None = field(default=None, name="from")

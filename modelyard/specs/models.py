@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct, field
 
+from modelyard.specs.jobs import ForkedFrom
+
 
 class Tensor(Struct, frozen=True):
     """-1 stands for a dimension that varies (the rows of a batch)."""
@@ -29,6 +31,7 @@ class Lineage(Struct, frozen=True):
     dataset_sha256: str
     seed: int
     environment: dict[str, Any]
+    forked_from: ForkedFrom | None = None
 
 
 class ClassScores(Struct, frozen=True):

@@ -1,7 +1,8 @@
-"""`/v1/jobs`: post, list, show, cancel, delete."""
+"""`/v1/jobs`: post, list, show, steer, fork, delete."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -9,18 +10,20 @@ from litestar import Controller, Response, delete, get, post
 from litestar.params import QueryParameter
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from core.db.models import Event, utc_now
 from core.db.models import Job as Row
-from core.db.models import utc_now
 from core.db.statements import checkpoints, jobs, models
 from core.db.statements.jobs import TERMINAL
 from core.errors import Conflict, NotFound
 from core.nets.parse import MAX_SPEC_BYTES
-from modelyard.specs import Job, JobDataset, JobSpec, JobState, Page, Wanted
+from modelyard.specs import ForkRequest, Job, JobDataset, JobSpec, JobState, Page, Wanted
+from service import steering
 from service.api.paging import page_of
 from service.api.parameters import DEFAULT_LIMIT, After, IdempotencyKey, JobPath, Limit, Wait
 from service.auth import Scope, needs
 from service.bodies import AnyRequest, read_body, require_json
 from service.files import matches
+from service.forks import prepare_fork
 from service.idempotency import Once
 from service.parts import Parts, Wired
 from service.schema import body
@@ -89,26 +92,43 @@ class Jobs(Controller):
     @post("/{job_id:str}/cancel", opt=needs(Scope.TRAIN), status_code=200)
     async def cancel(self, request: AnyRequest, parts: Wired, job_id: JobPath) -> Response[Job]:
         """200 and the cancelled job where it was queued; 202 where its worker has yet to stop it."""
-        async with parts.database.write() as session:
-            row = (await session.scalars(jobs.lock_job(job_id, owner=request.user.owner))).one_or_none()
-            if row is None:
-                raise unknown_job(job_id)
-            match JobState(row.state):
-                case JobState.RUNNING:
-                    row.wanted = Wanted.CANCEL
-                    row.revision += 1
-                    status = HTTPStatus.ACCEPTED
-                case _:  # raises Conflict where there is no such arrow
-                    row.wanted = Wanted.CANCEL
-                    session.add(jobs.move(row, JobState.CANCELLED, "cancelled by its owner", utc_now()))
-                    status = HTTPStatus.OK
-            learned = await _datasets_of(session, [row])
-            await session.commit()
-        return Response(job_view(row, learned[row.dataset_id]), status_code=status)
+        return await _steer(parts, request.user.owner, job_id, steering.cancel)
+
+    @post("/{job_id:str}/pause", opt=needs(Scope.TRAIN), status_code=200)
+    async def pause(self, request: AnyRequest, parts: Wired, job_id: JobPath) -> Response[Job]:
+        """200 and the paused job where it was queued; 202 where its worker has yet to save it and stop."""
+        return await _steer(parts, request.user.owner, job_id, steering.pause)
+
+    @post("/{job_id:str}/resume", opt=needs(Scope.TRAIN), status_code=200)
+    async def resume(self, request: AnyRequest, parts: Wired, job_id: JobPath) -> Response[Job]:
+        """Back to the queue, to go on where it stopped; a job that was only asked to pause runs on."""
+        return await _steer(parts, request.user.owner, job_id, steering.resume)
+
+    @post(
+        "/{job_id:str}/fork",
+        opt=needs(Scope.TRAIN),
+        status_code=202,
+        operation_class=body("application/json", ForkRequest),
+    )
+    async def fork(
+        self, request: AnyRequest, parts: Wired, job_id: JobPath, idempotency_key: IdempotencyKey = None
+    ) -> Response[Any]:
+        """202 and a new job: the spec of this one as it was posted, on the same version of its dataset, with
+        a JSON merge patch (RFC 7396). `from` gives it the weights of a checkpoint to begin with; the
+        optimizer and the schedule begin anew. 422 with every error, its pointer into the patched spec."""
+        require_json(request)
+        owner = request.user.owner
+        raw = await read_body(request, limit=MAX_SPEC_BYTES, timeout_s=parts.settings.chunk_timeout_s)
+        once = Once.of(owner, f"POST /v1/jobs/{job_id[:80]}/fork", idempotency_key, raw)
+        async with parts.database.read() as session:
+            if (earlier := await once.earlier(session)) is not None:
+                return earlier
+        row, learned = await _one(parts, owner, job_id)
+        return await submit(parts, owner, await prepare_fork(parts, owner, row, learned, raw), once)
 
     @delete("/{job_id:str}", opt=needs(Scope.TRAIN))
     async def remove(self, request: AnyRequest, parts: Wired, job_id: JobPath) -> None:
-        """Only a job that has ended, and that no version of a model comes from."""
+        """Only a job that has ended, and that no version of a model comes from, nor a fork under way."""
         async with parts.database.write() as session:
             row = (await session.scalars(jobs.lock_job(job_id, owner=request.user.owner))).one_or_none()
             if row is None:
@@ -119,6 +139,11 @@ class Jobs(Controller):
             if versions:
                 named = ", ".join(f"{model}@{version}" for model, version in versions)
                 raise Conflict(f"{job_id} trained {named}, which needs its checkpoint.", code="job_in_use")
+            await session.scalars(checkpoints.lock_checkpoints_of(job_id))  # before asking who needs them
+            forks = list(await session.scalars(checkpoints.forks_needing(job_id)))
+            if forks:
+                named = ", ".join(forks)
+                raise Conflict(f"{named} has yet to begin with a checkpoint of {job_id}.", code="job_in_use")
             files = [
                 key for keys in (await session.execute(checkpoints.files_of(job_id))).all() for key in keys
             ]
@@ -126,6 +151,25 @@ class Jobs(Controller):
             await session.delete(row)
             await session.commit()
         await asyncio.to_thread(_delete_files, parts, files)
+
+
+async def _steer(
+    parts: Parts, owner: str, job_id: str, ask: Callable[[Row, datetime], Event | None]
+) -> Response[Job]:
+    """The job as it then is; 202 where its worker has yet to stop."""
+    async with parts.database.write() as session:
+        row = (await session.scalars(jobs.lock_job(job_id, owner=owner))).one_or_none()
+        if row is None:
+            raise unknown_job(job_id)
+        if (event := ask(row, utc_now())) is not None:
+            session.add(event)
+        learned = await _datasets_of(session, [row])
+        await session.commit()
+    if event is not None and row.state == JobState.QUEUED:
+        parts.sweeper.poke(row.pool)
+    is_under_way = event is None and row.wanted != Wanted.RUN
+    status = HTTPStatus.ACCEPTED if is_under_way else HTTPStatus.OK
+    return Response(job_view(row, learned[row.dataset_id]), status_code=status)
 
 
 async def _one(parts: Parts, owner: str, job_id: str) -> tuple[Row, JobDataset]:

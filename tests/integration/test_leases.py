@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from core.db.engines import Database, open_database
 from core.db.models import Dataset, Event, Job
-from core.db.statements import datasets, jobs, leases
+from core.db.statements import datasets, jobs, leases, preemption
 from core.errors import Conflict
 from modelyard.specs import JobState
 from tests.rows import AT, add_dataset, add_job, create_tables
@@ -39,10 +39,13 @@ def queue(database: Database, *jobs_fields: dict[str, Any]) -> list[str]:
     return found
 
 
-def claim(database: Database, pool: str = "cpu", now: datetime = AT) -> Job | None:
+def claim(
+    database: Database, pool: str = "cpu", now: datetime = AT, *, slots: int = 1, free: int = 1
+) -> Job | None:
     """As a worker claims."""
     with database.write() as session:
-        job: Job | None = session.scalar(leases.claim_job(pool, now))
+        statement = leases.claim_job(pool, now, worker_id="wrk_1", slots=slots, free=free)
+        job: Job | None = session.scalar(statement)
         if job is not None:
             session.add(jobs.move(job, JobState.RUNNING, "claimed", now))
         session.commit()
@@ -107,11 +110,21 @@ def test_the_best_job_is_claimed_first_by_priority_then_by_age(database: Databas
     [
         {"pool": "gpu"},
         {"wanted": "cancel"},
+        {"wanted": "pause"},
+        {"state": "paused", "wanted": "pause"},
         {"not_before": AT + timedelta(seconds=1)},
         {"state": "running"},
         {"state": "succeeded"},
     ],
-    ids=["of another pool", "not wanted", "waiting after a loss", "running", "ended"],
+    ids=[
+        "of another pool",
+        "not wanted",
+        "to be paused",
+        "paused",
+        "waiting after a loss",
+        "running",
+        "ended",
+    ],
 )
 def test_a_job_that_is_not_claimable_stays(database: Database, fields: dict[str, Any]) -> None:
     (job_id,) = queue(database, fields)
@@ -123,6 +136,71 @@ def test_a_claim_after_the_wait_forgets_the_wait(database: Database) -> None:
     (job_id,) = queue(database, {"not_before": AT + timedelta(seconds=10)})
     assert claim(database, now=AT + timedelta(seconds=10)) is not None
     assert read(database, job_id).not_before is None
+
+
+def test_a_job_for_more_slots_than_are_free_is_waited_for(database: Database) -> None:
+    later = {"queued_at": AT + timedelta(minutes=1)}
+    large, small = queue(database, {"devices": 2}, later)
+    assert claim(database, slots=2, free=1) is None
+    claimed = claim(database, slots=2, free=2)
+    assert claimed is not None
+    assert (claimed.id, claimed.devices, claimed.worker_id) == (large, 2, "wrk_1")
+    after = claim(database, slots=2, free=1)
+    assert after is not None
+    assert after.id == small
+
+
+def test_a_job_for_more_slots_than_a_worker_has_blocks_nobody_there(database: Database) -> None:
+    _, small = queue(database, {"devices": 4, "priority": 9}, {})
+    claimed = claim(database, slots=2, free=1)
+    assert claimed is not None
+    assert claimed.id == small
+    assert claim(database, slots=2, free=2) is None
+
+
+def test_a_claim_starts_without_the_mark_of_an_earlier_attempt(database: Database) -> None:
+    (job_id,) = queue(database, {})
+    claim(database)
+    with database.write() as session:
+        session.execute(preemption.mark_preempted(job_id, 1, "job_2"))
+        session.commit()
+    with database.write() as session:
+        assert session.execute(leases.beat_job(job_id, 1)).one() == ("run", "job_2")
+        job = session.scalars(jobs.lock_job(job_id)).one()
+        session.add(jobs.leave(job, "preempted by job_2", AT))
+        session.commit()
+    row = read(database, job_id)
+    assert (row.state, row.preempted_by, row.transitions[-1]["reason"]) == (
+        "queued",
+        None,
+        "preempted by job_2",
+    )
+
+
+def test_a_mark_is_only_for_the_attempt_that_it_was_meant_for(database: Database) -> None:
+    (job_id,) = queue(database, {})
+    claim(database)
+    with database.write() as session:
+        session.execute(preemption.mark_preempted(job_id, 0, "job_2"))
+        session.execute(preemption.mark_preempted(job_id, 1, "job_3"))
+        session.execute(preemption.mark_preempted(job_id, 1, "job_4"))
+        session.commit()
+    assert read(database, job_id).preempted_by == "job_3"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "state"), [("run", "queued"), ("pause", "paused"), ("cancel", "cancelled")]
+)
+def test_an_attempt_that_ends_early_leaves_its_job_where_the_owner_wants_it(wanted: str, state: str) -> None:
+    job = Job(id="job_1", state="running", wanted=wanted, event_seq=0, revision=0, transitions=[])
+    jobs.leave(job, "drained", AT)
+    assert (job.state, job.finished_at is not None) == (state, state == "cancelled")
+
+
+def test_a_lost_job_that_its_owner_paused_is_paused() -> None:
+    job = Job(id="job_1", state="running", wanted="pause", losses=0, event_seq=0, revision=0, transitions=[])
+    leases.lose_job(job, "worker lost", AT, **LIMITS)
+    assert (job.state, job.losses, job.error) == ("paused", 1, None)
 
 
 def test_claimable_jobs_are_counted_by_pool(database: Database) -> None:
@@ -165,7 +243,8 @@ def test_a_beat_moves_the_lease_and_reads_what_is_wanted(database: Database) -> 
     claim(database)
     with database.write() as session:
         session.execute(jobs.ask(job_id, "cancel"))
-        assert session.scalar(leases.beat_job(job_id, 1, progress={"step": 3})) == "cancel"
+        beaten = session.execute(leases.beat_job(job_id, 1, progress={"step": 3})).one()
+        assert beaten == ("cancel", None)
         session.commit()
     row = read(database, job_id)
     assert (row.beat, row.progress) == (1, {"step": 3})
@@ -228,14 +307,18 @@ def test_a_lost_job_that_its_owner_cancelled_is_cancelled() -> None:
 
 ARROWS = {
     ("queued", "running"),
+    ("queued", "paused"),
     ("queued", "cancelled"),
     ("queued", "failed"),
     ("running", "succeeded"),
     ("running", "failed"),
     ("running", "cancelled"),
+    ("running", "paused"),
     ("running", "queued"),
+    ("paused", "queued"),
+    ("paused", "cancelled"),
 }
-STATES = ["queued", "running", "succeeded", "failed", "cancelled"]
+STATES = ["queued", "running", "paused", "succeeded", "failed", "cancelled"]
 
 
 @pytest.mark.parametrize(("before", "after"), list(product(STATES, STATES)))

@@ -46,7 +46,7 @@ def colours(count: int = 10) -> list[bytes]:
 def packed(
     images: list[bytes], folder: Path, *, mode: Any = "RGB", prefix: Prefix = as_is, key: str = "k"
 ) -> NDArray[np.uint8]:
-    return packed_images(table_of(images), mode, prefix, key, folder, threads=2)
+    return packed_images(table_of(images), mode, prefix, key, folder, threads=2).array()
 
 
 def files(folder: Path) -> list[str]:

@@ -16,8 +16,8 @@ from core.nets.sampling import order_of
 from core.nets.transforms import Pipeline
 from modelyard.specs import Feature
 from tests.attempts import first_order
+from tests.fakes import FakeLink
 from workers.attempt import Attempt
-from workers.link import Link
 from workers.batches import Batches
 
 ROWS = 120
@@ -29,13 +29,6 @@ MODEL = {
         {"type": "Linear", "out_features": 2},
     ],
 }
-
-
-class Silent(Link):
-    """A pipe to nobody."""
-
-    def __init__(self) -> None:
-        pass
 
 
 def write_dataset(folder: Path) -> Manifest:
@@ -85,7 +78,7 @@ def prepared(folder: Path, split: dict[str, Any], **trainer: Any) -> tuple[Check
     }
     checked = check(raw, Source("d@1", manifest))
     order = first_order(checked.spec, folder)
-    return checked, Attempt(order, Silent())
+    return checked, Attempt(order, FakeLink())
 
 
 @pytest.mark.parametrize("drop_last", [False, True])

@@ -13,10 +13,11 @@ from core.nets.plan import Checked, Source, check
 from core.predict import Predictor
 from modelyard.specs import Prediction
 from tests.attempts import first_order
+from tests.fakes import FakeLink
 from tests.make_data import csv_bytes, npz_bytes
 from workers.attempt import Attempt
 from workers.ingest.run import ingest
-from workers.messages import AnyReport, EpochEnded, Register, Saved, Stop, Verified
+from workers.messages import EpochEnded, Saved, Verified
 
 ROWS = 120
 RANDOM = np.random.default_rng(11)
@@ -24,27 +25,6 @@ X = RANDOM.normal(size=(ROWS, 4)).round(4)
 KIND = np.where(X[:, 0] > 0.5, "tall", np.where(X[:, 0] < -0.5, "low", "mid"))
 
 Columns = dict[str, Any]
-
-
-class Recorder:
-    """Takes what an attempt reports, and has the last checkpoint registered."""
-
-    def __init__(self) -> None:
-        self.reports: list[AnyReport] = []
-        self.stop: Stop | None = None
-
-    def send(self, report: AnyReport) -> None:
-        self.reports.append(report)
-
-    def wait_for_commit(self, step: int) -> None:
-        """Nobody commits here: what is saved stays in scratch."""
-
-    def wait_for_register(self) -> Register:
-        saved = self.last(Saved)
-        return Register(saved.weights.path, saved.state.path)
-
-    def last(self, kind: type[Any]) -> Any:
-        return [report for report in self.reports if isinstance(report, kind)][-1]
 
 
 class Ran(msgspec.Struct):
@@ -78,9 +58,9 @@ def _ingested(folder: Path, data: bytes, filename: str) -> Manifest:
 
 def _trained(folder: Path, manifest: Manifest, spec: dict[str, Any], instances: list[Any]) -> Ran:
     checked = check(spec, Source("d@1", manifest))
-    link = Recorder()
+    link = FakeLink()
     order = first_order(checked.spec, folder)
-    Attempt(order, link).run()  # type: ignore[arg-type]  # a fake of ten lines
+    Attempt(order, link).run()
     verified = link.last(Verified)
     predictor = Predictor.load(Path(verified.manifest.path), Path(link.last(Saved).weights.path))
     assert verified.difference <= verified.tolerance

@@ -127,6 +127,60 @@ def test_a_crop_that_only_some_draws_can_give_is_refused() -> None:
     assert "larger than" in error.message
 
 
+PHOTOS: list[tuple[tuple[int, ...], int]] = [((3, 40, 30), 7), ((3, 24, 64), 2), ((3, 33, 33), 1)]
+
+
+def resolve_photos(
+    train: list[Component], evaluate: list[Component] | None
+) -> tuple[Images | None, list[ProblemError]]:
+    errors: list[ProblemError] = []
+    spec = Transforms(train=train, eval=UNSET if evaluate is None else evaluate)
+    return resolve_images(spec, PHOTOS, errors), errors
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        [t("RandomResizedCrop", size=16)],
+        [t("RandomCrop", size=16)],
+        [t("RandomHorizontalFlip"), t("RandomResizedCrop", size=[16, 16]), NORMALIZE],
+        [t("RandomResize", min_size=20, max_size=40), t("RandomCrop", size=16, pad_if_needed=True)],
+        [NORMALIZE, t("Resize", size=[16, 16])],
+        [t("Resize", size=20), t("RandomCrop", size=16)],
+    ],
+    ids=lambda train: "-".join(kinds(train)),
+)
+def test_photos_of_differing_sizes_may_be_cropped_at_random_where_eval_gives_them_one(
+    train: list[Component],
+) -> None:
+    for evaluate in ([RESIZE], [t("Resize", size=18), t("CenterCrop", size=16)]):
+        images, errors = resolve_photos(train, evaluate)
+        assert not errors
+        assert images is not None
+        assert images.shape == (3, 16, 16)
+
+
+def test_photos_of_differing_sizes_are_refused_where_either_list_leaves_them_so() -> None:
+    crop = t("RandomResizedCrop", size=16)
+    for train, evaluate, at in (
+        ([crop], None, "train"),
+        ([crop], [], "eval"),
+        ([crop], [NORMALIZE, RESIZE], "eval"),
+        ([FLIP], [RESIZE], "train"),
+        ([t("RandomResize", min_size=20, max_size=40)], [RESIZE], "train"),
+    ):
+        _, (error,) = resolve_photos(train, evaluate)
+        assert (error.pointer, error.code) == (f"/transforms/{at}", "image_sizes")
+        assert "40 x 30 (7), 24 x 64 (2), 33 x 33 (1)" in error.message
+        assert '{"type": "Resize", "size": [40, 30]}' in error.message
+
+
+def test_a_crop_larger_than_the_smallest_photo_is_refused() -> None:
+    _, (error,) = resolve_photos([t("RandomCrop", size=28)], [t("Resize", size=[28, 28])])
+    assert error.pointer == "/transforms/train/0"
+    assert "larger than" in error.message
+
+
 BLUR = t("GaussianBlur", kernel_size=10**9 + 1)
 
 

@@ -1,8 +1,9 @@
 """Checkpoints of a job, newest first."""
 
-from sqlalchemy import Delete, Select, Update, delete, select, update
+from sqlalchemy import CompoundSelect, Delete, Select, Update, delete, select, update
 
-from core.db.models import Checkpoint, Version
+from core.db.models import Checkpoint, Job, Version
+from core.db.statements.jobs import TERMINAL
 from core.db.statements.paging import page
 
 
@@ -31,9 +32,39 @@ def forget_best(job_id: str) -> Update:
     return update(Checkpoint).where(Checkpoint.job_id == job_id).values(is_best=False)
 
 
-def versions_using(checkpoint_ids: list[str]) -> Select[str]:
-    """Checkpoints among these that a version needs."""
-    return select(Version.checkpoint_id).where(Version.checkpoint_id.in_(checkpoint_ids))
+def needed(checkpoint_ids: list[str]) -> CompoundSelect[str]:
+    """Checkpoints among these that a version needs, or a fork that has not ended."""
+    versions = select(Version.checkpoint_id).where(Version.checkpoint_id.in_(checkpoint_ids))
+    return versions.union(
+        select(Job.start_checkpoint_id).where(
+            Job.start_checkpoint_id.in_(checkpoint_ids), Job.state.not_in(TERMINAL)
+        )
+    )
+
+
+def forks_needing(job_id: str) -> Select[str]:
+    """Jobs that have not ended and begin with a checkpoint of this one."""
+    return (
+        select(Job.id)
+        .join(Checkpoint, Checkpoint.id == Job.start_checkpoint_id)
+        .where(Checkpoint.job_id == job_id, Job.state.not_in(TERMINAL))
+        .limit(5)
+    )
+
+
+def lock_checkpoints(checkpoint_ids: list[str]) -> Select[Checkpoint]:
+    """Held until the transaction ends: who collects or deletes them and who forks from them take turns."""
+    return (
+        select(Checkpoint)
+        .where(Checkpoint.id.in_(checkpoint_ids))
+        .order_by(Checkpoint.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+
+
+def lock_checkpoints_of(job_id: str) -> Select[Checkpoint]:
+    return select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.id).with_for_update()
 
 
 def files_of(job_id: str) -> Select[str, str]:

@@ -9,11 +9,17 @@ from core.db.models import Job
 from modelyard.specs import JobState
 
 
-def past_trainings(pool: str, limit: int) -> Select[datetime, datetime, float, dict[str, Any]]:
-    """Start, end, work by the plan and progress of the newest that succeeded in one go, so that no time
-    in the queue stands between."""
+def past_trainings(pool: str, limit: int) -> Select[datetime, datetime, float, dict[str, Any], int | None]:
+    """Start, end, work by the plan, progress and batches a step of the newest that succeeded in one go, so
+    that no time in the queue stands between."""
     return (
-        select(Job.started_at, Job.finished_at, Job.work, Job.progress)
+        select(
+            Job.started_at,
+            Job.finished_at,
+            Job.work,
+            Job.progress,
+            Job.spec["trainer"]["accumulate"].as_integer(),
+        )
         .where(
             Job.pool == pool,
             Job.state == JobState.SUCCEEDED,

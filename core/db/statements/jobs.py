@@ -1,7 +1,7 @@
 """Jobs: their rows, and the one place where a job changes its state."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, assert_never
 
 from sqlalchemy import Select, Update, delete, select, update
 from sqlalchemy.sql.dml import Delete
@@ -9,14 +9,19 @@ from sqlalchemy.sql.dml import Delete
 from core.db.models import Dataset, Event, Job, Metric
 from core.db.statements.paging import page
 from core.errors import Conflict
-from modelyard.specs import JobState
+from modelyard.specs import JobState, Wanted
 
 #: Every arrow there is; a terminal state has none.
 ARROWS: dict[JobState, frozenset[JobState]] = {
-    # queued: to a worker that claims it; to cancelled by its owner; to failed after too many losses
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.FAILED}),
-    # running: to queued when its worker was lost or drained
-    JobState.RUNNING: frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.QUEUED}),
+    # queued: to a worker that claims it; to paused or cancelled by its owner; to failed after too many losses
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED, JobState.FAILED}),
+    # running: to paused or cancelled by its owner; to queued when its worker was lost or drained, or when a
+    # job of a higher priority took its place
+    JobState.RUNNING: frozenset(
+        {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.PAUSED, JobState.QUEUED}
+    ),
+    # paused: both by its owner
+    JobState.PAUSED: frozenset({JobState.QUEUED, JobState.CANCELLED}),
     JobState.SUCCEEDED: frozenset(),
     JobState.FAILED: frozenset(),
     JobState.CANCELLED: frozenset(),
@@ -33,12 +38,27 @@ def move(job: Job, state: JobState, reason: str, at: datetime) -> Event:
     if state not in ARROWS[JobState(job.state)]:
         raise Conflict(f"job {job.id} is {job.state}: it cannot become {state}", code="no_such_transition")
     job.state = state
+    job.preempted_by = None  # what was asked of one attempt is not asked of the next
     job.transitions = [*job.transitions, {"state": state, "at": at.isoformat(), "reason": reason}]
     if state is JobState.QUEUED:
         job.queued_at = at
     if state in TERMINAL:
         job.finished_at = at
     return add_event(job, "state", {"state": state, "reason": reason}, at)
+
+
+def leave(job: Job, reason: str, at: datetime) -> Event:
+    """The attempt of a locked running job has ended before its job: where the owner wants it, else back to
+    the queue. It is the row that says what is wanted, for the wish may have changed since it was heard."""
+    match Wanted(job.wanted):
+        case Wanted.CANCEL:
+            return move(job, JobState.CANCELLED, reason, at)
+        case Wanted.PAUSE:
+            return move(job, JobState.PAUSED, reason, at)
+        case Wanted.RUN:
+            return move(job, JobState.QUEUED, reason, at)
+        case wanted:
+            assert_never(wanted)
 
 
 def add_event(job: Job, kind: str, data: dict[str, Any], at: datetime) -> Event:
@@ -88,6 +108,10 @@ def ask(job_id: str, wanted: str) -> Update:
 
 def revisions(job_ids: list[str]) -> Select[str, int]:
     return select(Job.id, Job.revision).where(Job.id.in_(job_ids))
+
+
+def events_of_type(job_id: str, kind: str) -> Select[Event]:
+    return select(Event).where(Event.job_id == job_id, Event.type == kind).order_by(Event.seq)
 
 
 def events_after(job_id: str, after: int, limit: int) -> Select[Event]:

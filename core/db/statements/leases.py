@@ -11,11 +11,12 @@ from typing import Any
 from sqlalchemy import Select, Update, func, or_, select, update
 
 from core.db.models import Dataset, Event, Job
-from core.db.statements.jobs import move
+from core.db.statements.jobs import leave, move
 from modelyard.specs import JobErrorCode, JobState, Wanted
 
 
-def _claimable(pool: str, now: datetime) -> tuple[Any, ...]:
+def claimable(pool: str, now: datetime) -> tuple[Any, ...]:
+    """The conditions under which a worker of the pool may take a job."""
     return (
         Job.state == JobState.QUEUED,
         Job.wanted == Wanted.RUN,
@@ -24,14 +25,20 @@ def _claimable(pool: str, now: datetime) -> tuple[Any, ...]:
     )
 
 
-def claim_job(pool: str, now: datetime) -> Update:
-    """The best claimable job of a pool: priority, then age. Returns the claimed row or nothing.
+def claim_job(pool: str, now: datetime, *, worker_id: str, slots: int, free: int) -> Update:
+    """The best job that a worker of so many slots could run: priority, then age. Returns the claimed row, or
+    nothing.
+
+    A job for more devices than the worker has slots is passed over: it is for another worker, and blocks
+    nobody here. One for more than are `free` now is waited for: what stands behind it is not taken either,
+    so that small jobs can't keep a large one waiting for ever. The slots come free one by one until it fits,
+    here or on another worker.
 
     The outer condition repeats the inner one, so that of two who chose the same row one gets none.
     """
     best = (
         select(Job.id)
-        .where(*_claimable(pool, now))
+        .where(*claimable(pool, now), Job.devices <= slots)
         .order_by(Job.priority.desc(), Job.queued_at)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -39,22 +46,22 @@ def claim_job(pool: str, now: datetime) -> Update:
     )
     return (
         update(Job)
-        .where(Job.id == best, Job.state == JobState.QUEUED)
-        .values(fence=Job.fence + 1, attempt=Job.attempt + 1, not_before=None)
+        .where(Job.id == best, Job.state == JobState.QUEUED, Job.devices <= free)
+        .values(fence=Job.fence + 1, attempt=Job.attempt + 1, not_before=None, worker_id=worker_id)
         .returning(Job)
         .execution_options(synchronize_session=False)
     )
 
 
 def beat_job(job_id: str, fence: int, **values: Any) -> Update:
-    """Says that the attempt lives, writes what it has to say, and reads what is wanted of it. No row:
+    """Says that the attempt lives, writes what it has to say, and reads `wanted` and `preempted_by`. No row:
     another attempt owns the job, and nothing more may be written."""
     changed = {"revision": Job.revision + 1, **values} if values else {}
     return (
         update(Job)
         .where(Job.id == job_id, Job.fence == fence, Job.state == JobState.RUNNING)
         .values(beat=Job.beat + 1, **changed)
-        .returning(Job.wanted)
+        .returning(Job.wanted, Job.preempted_by)
         .execution_options(synchronize_session=False)
     )
 
@@ -86,8 +93,8 @@ def claimable_jobs(now: datetime) -> Select[str, int]:
 
 
 def unwanted_jobs() -> Select[str]:
-    """Queued, but cancelled in the moment they came back to the queue: no worker claims them."""
-    return select(Job.id).where(Job.state == JobState.QUEUED, Job.wanted == Wanted.CANCEL)
+    """Queued, but cancelled or paused in the moment they came back to the queue: no worker claims them."""
+    return select(Job.id).where(Job.state == JobState.QUEUED, Job.wanted != Wanted.RUN)
 
 
 def claim_dataset() -> Update:
@@ -148,7 +155,7 @@ def lose_job(job: Job, reason: str, now: datetime, *, max_losses: int, backoff_s
     """
     job.losses += 1
     if job.wanted == Wanted.CANCEL:
-        return move(job, JobState.CANCELLED, f"cancelled; {reason}", now)
+        return leave(job, f"cancelled; {reason}", now)
     if job.losses >= max_losses:
         job.error = {
             "code": JobErrorCode.WORKER_LOST,
@@ -159,4 +166,4 @@ def lose_job(job: Job, reason: str, now: datetime, *, max_losses: int, backoff_s
         return move(job, JobState.FAILED, reason, now)
     if job.losses > 1:
         job.not_before = now + timedelta(seconds=backoff_s * 2 ** (job.losses - 2))
-    return move(job, JobState.QUEUED, reason, now)
+    return leave(job, reason, now)

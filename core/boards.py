@@ -1,0 +1,28 @@
+"""Where a job's event files for TensorBoard are: a folder on its worker's machine that `tensorboard --logdir`
+can follow, and the same as an archive in storage."""
+
+from pathlib import Path
+
+from core.storage import Storage
+
+
+def runs_folder(home: Path) -> Path:
+    return home / "runs"
+
+
+def run_folder(home: Path, model: str, job_id: str) -> Path:
+    return runs_folder(home) / model / job_id
+
+
+def archive_key(job_id: str, fence: int, number: int) -> str:
+    """An archive never changes; a later one of an attempt has a larger `number`, and sorts behind it."""
+    return f"{_prefix(job_id)}/{fence:08}-{number:014}.zip"
+
+
+def archives(storage: Storage, job_id: str) -> list[str]:
+    """Their keys, the newest last."""
+    return sorted(storage.list(_prefix(job_id)))
+
+
+def _prefix(job_id: str) -> str:
+    return f"boards/{job_id}"

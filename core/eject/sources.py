@@ -1,0 +1,132 @@
+"""Functions and classes of ours with all that they call, cut out of their modules into one file.
+
+What a script needs of this project is the very code that the job ran, not a copy kept beside it.
+"""
+
+import ast
+import inspect
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+OURS = "core."
+
+_Definition = ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
+
+
+@dataclass
+class _Module:
+    """`defined` by name, in the module's own words; `ours` are names that come from another of our modules;
+    `imports` are the statements that bring the rest."""
+
+    name: str
+    lines: list[str]
+    defined: dict[str, _Definition] = field(default_factory=dict)
+    ours: dict[str, tuple[str, str]] = field(default_factory=dict)
+    imports: dict[str, str] = field(default_factory=dict)
+
+
+def cut_out(members: Iterable[Any], heading: str) -> str:
+    """A module with these functions and classes. `heading` becomes its docstring."""
+    cutting = _Cutting()
+    for member in members:
+        cutting.take(member.__module__, member.__name__)
+    imports = sorted(set(cutting.imports), key=_place)
+    return f'"""{heading}"""\n\n' + "\n".join(imports) + "\n\n" + cutting.text().lstrip("\n")
+
+
+class _Cutting:
+    def __init__(self) -> None:
+        self.imports: list[str] = []
+        self._modules: dict[str, _Module] = {}
+        self._taken: dict[tuple[str, str], None] = {}
+        self._parts: list[tuple[_Definition, str]] = []
+        self._owners: dict[str, str] = {}
+
+    def take(self, module_name: str, name: str) -> str:
+        """Returns what it is called in the cut: two modules may use one private name."""
+        module = self._module(module_name)
+        if name in module.ours:
+            return self.take(*module.ours[name])
+        if name in module.imports:
+            self.imports.append(module.imports[name])
+            return name
+        definition = module.defined[name]
+        called = self._called(module_name, name)
+        if (module_name, name) in self._taken:
+            return called
+        self._taken[module_name, name] = None
+        known = module.defined.keys() | module.ours.keys() | module.imports.keys()
+        source = _segment(module, definition)
+        for used in dict.fromkeys(node.id for node in ast.walk(definition) if isinstance(node, ast.Name)):
+            if used in known and used != name:
+                renamed = self.take(module_name, used)
+                source = re.sub(rf"\b{used}\b", renamed, source) if renamed != used else source
+        if called != name:
+            source = re.sub(rf"\b{name}\b", called, source)
+        self._parts.append((definition, source))
+        return called
+
+    def text(self) -> str:
+        """What is used stands before what uses it."""
+        parts = []
+        was_plain = False
+        for definition, source in self._parts:
+            is_plain = isinstance(definition, ast.Assign | ast.AnnAssign)
+            parts.append(("\n" if is_plain and was_plain else "\n\n") + source + "\n")
+            was_plain = is_plain
+        return "".join(parts)
+
+    def _called(self, module_name: str, name: str) -> str:
+        owner = self._owners.setdefault(name, module_name)
+        return name if owner == module_name else f"_{module_name.rpartition('.')[2]}{name}"
+
+    def _module(self, name: str) -> _Module:
+        if name not in self._modules:
+            self._modules[name] = _read(name)
+        return self._modules[name]
+
+
+def _read(name: str) -> _Module:
+    source = inspect.getsource(sys.modules[name])
+    module = _Module(name, source.splitlines())
+    for node in ast.parse(source).body:
+        match node:
+            case ast.ImportFrom(module=str() as origin) if origin.startswith(OURS):
+                module.ours |= {alias.asname or alias.name: (origin, alias.name) for alias in node.names}
+            case ast.ImportFrom() | ast.Import():
+                for alias in node.names:
+                    alone = ast.copy_location(_alone(node, alias), node)
+                    module.imports[alias.asname or alias.name.partition(".")[0]] = ast.unparse(alone)
+            case ast.FunctionDef() | ast.ClassDef():
+                module.defined[node.name] = node
+            case ast.Assign(targets=[ast.Name(id=target)]) | ast.AnnAssign(target=ast.Name(id=target)):
+                module.defined[target] = node
+    return module
+
+
+def _alone(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> ast.stmt:
+    if isinstance(node, ast.Import):
+        return ast.Import([alias])
+    return ast.ImportFrom(node.module, [alias], node.level)
+
+
+def _segment(module: _Module, definition: _Definition) -> str:
+    """With its decorators, and with the comment right above."""
+    decorators = getattr(definition, "decorator_list", [])
+    start = min([definition.lineno, *(each.lineno for each in decorators)]) - 1
+    while (
+        start > 0
+        and module.lines[start - 1].startswith("#")
+        and not module.lines[start - 1].startswith("# B ")
+    ):
+        start -= 1
+    return "\n".join(module.lines[start : definition.end_lineno])
+
+
+def _place(statement: str) -> tuple[bool, str]:
+    """The standard library first, and in it `import` before `from`."""
+    root = re.split(r"[ .]", statement)[1]
+    return root not in sys.stdlib_module_names, not statement.startswith("import"), statement

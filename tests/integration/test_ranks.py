@@ -1,0 +1,207 @@
+"""Two processes that train one net: the same weights as one, the same run after a death, and nobody left."""
+
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from msgspec.structs import replace
+from torch import Tensor
+
+from core.nets import artifacts
+from tests import ranks
+from tests.attempts import arrays, c, seq
+from tests.numerics.test_trainer import assert_equal_to_the_bit
+from workers import children
+from workers.children import Child
+from workers.messages import AnyReport, EpochEnded, Saved, Started, Stop, Stopped, Verified
+from workers.ranks import Ranks
+
+NUMBERS = arrays([7], classes=3, train=27, validation=4)
+#: Neither dropout nor batch norm, which see the rows of their own rank.
+NET = seq(c("Linear", out_features=16), c("ReLU"), c("Linear", out_features=3))
+SGD = c("SGD", lr=0.1, momentum=0.9)
+#: Sums of float32 in another order, over a dozen steps.
+TOLERANCE = 2e-6
+
+
+@pytest.fixture(scope="module", autouse=True)
+def preloaded() -> None:
+    children.preload()
+
+
+def spec_of(model: dict[str, Any] = NET, optimizer: dict[str, Any] = SGD, **words: Any) -> dict[str, Any]:
+    """27 rows in batches of 8 leave a last one of 3: of 2 and 1 rows on two devices."""
+    loss = words.pop("loss", c("CrossEntropyLoss"))
+    scheduler = words.pop("scheduler", None)
+    trainer = {"epochs": 3, "batch_size": 8, "shuffle": True} | words
+    return {"model": model, "optimizer": optimizer, "loss": loss, "scheduler": scheduler, "trainer": trainer}
+
+
+def assert_close(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float = TOLERANCE) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=tolerance, msg=name)
+
+
+SPECS = {
+    "SGD with momentum": spec_of(),
+    "AdamW": spec_of(optimizer=c("AdamW", lr=0.01)),
+    "accumulated": spec_of(accumulate=2),
+    "clipped": spec_of(clip_grad_norm=0.3),
+    "averaged": spec_of(ema={"decay": 0.8}),
+    "a schedule of steps": spec_of(scheduler=c("OneCycleLR", max_lr=0.2, interval="step")),
+    "a summed loss": spec_of(loss=c("CrossEntropyLoss", reduction="sum"), optimizer=c("SGD", lr=0.01)),
+}
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_two_devices_give_the_weights_and_metrics_of_one(spec: dict[str, Any], tmp_path: Path) -> None:
+    one = ranks.run(ranks.order_of(spec, NUMBERS, tmp_path / "one", devices=1))
+    two = ranks.run(ranks.order_of(spec, NUMBERS, tmp_path / "two", devices=2))
+    assert isinstance(two[-1], Verified), two[-1]
+    assert_close(ranks.weights(two), ranks.weights(one))
+    metrics = [[report.metrics for report in run if isinstance(report, EpochEnded)] for run in (one, two)]
+    for ours, theirs in zip(*metrics, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)
+    assert [report.step for report in two if isinstance(report, Saved)] == [
+        report.step for report in one if isinstance(report, Saved)
+    ]
+
+
+def test_a_parameter_that_thaws_trains_from_then_on_on_both(tmp_path: Path) -> None:
+    """Gathered gradients are another set from epoch 1 on, and again from epoch 2."""
+    spec = spec_of() | {
+        "freeze": [r"0\..*"],
+        "unfreeze": [{"match": r"0\.bias", "epoch": 1}, {"match": r"0\.weight", "epoch": 2}],
+    }
+    one = ranks.run(ranks.order_of(spec, NUMBERS, tmp_path / "one", devices=1))
+    two = ranks.run(ranks.order_of(spec, NUMBERS, tmp_path / "two", devices=2))
+    assert_close(ranks.weights(two), ranks.weights(one))
+
+
+def test_weighted_classes_weigh_within_the_rows_of_a_rank(tmp_path: Path) -> None:
+    """As in the batches of a window: torch divides by the weights of the rows that it sees, so that two
+    devices are near one and not equal to it."""
+    spec = spec_of(loss=c("CrossEntropyLoss", weight=[1.0, 1.0, 8.0]))
+    one = ranks.run(ranks.order_of(spec, NUMBERS, tmp_path / "one", devices=1))
+    two = ranks.run(ranks.order_of(spec, NUMBERS, tmp_path / "two", devices=2))
+    difference = max(
+        (ranks.weights(two)[name] - tensor).abs().max().item() for name, tensor in ranks.weights(one).items()
+    )
+    assert 1e-3 < difference < 0.3
+
+
+#: All that has a state of its own, or of its rank's.
+WHOLE = {
+    "model": seq(
+        c("Conv2d", out_channels=4, kernel_size=3),
+        c("BatchNorm2d"),
+        c("ReLU"),
+        c("Dropout", p=0.25),
+        c("Flatten"),
+        c("Linear", out_features=3),
+    ),
+    "transforms": {"train": [c("RandomHorizontalFlip"), c("RandomRotation", degrees=20)]},
+    "optimizer": c("AdamW", lr=0.01),
+    "scheduler": c("OneCycleLR", max_lr=0.02, interval="step"),
+    "trainer": {
+        "epochs": 3,
+        "batch_size": 6,
+        "shuffle": True,
+        "accumulate": 2,
+        "clip_grad_norm": 0.5,
+        "ema": {"decay": 0.9},
+        "early_stopping": {"patience": 3},
+        "checkpoint": {"every_steps": 1},
+    },
+}
+IMAGES = arrays([1, 6, 6], classes=3, dtype="uint8", train=45, validation=4)
+STEPS = 12  # 4 an epoch: 8 batches, the last of 3 rows
+
+
+def ends_of(reports: list[AnyReport]) -> dict[int, dict[str, float]]:
+    return {report.step: report.metrics for report in reports if isinstance(report, EpochEnded)}
+
+
+def assert_same_end(run: list[AnyReport], other: list[AnyReport]) -> None:
+    """The files but for the seconds that it took."""
+    saved, expected = ranks.last(run, Saved), ranks.last(other, Saved)
+    assert saved.weights.sha256 == expected.weights.sha256
+    states = [artifacts.load(Path(each.state.path)) for each in (saved, expected)]
+    for state in states:
+        state["cursor"]["seconds"] = 0.0
+    assert_equal_to_the_bit(*states)
+
+
+@pytest.mark.parametrize("devices", [2, 3])
+def test_a_run_killed_at_any_step_and_resumed_equals_an_unbroken_one_to_the_bit(
+    devices: int, tmp_path: Path
+) -> None:
+    unbroken = ranks.run(ranks.order_of(WHOLE, IMAGES, tmp_path / "whole", devices))
+    order = ranks.order_of(WHOLE, IMAGES, tmp_path / "broken", devices)
+    for broken_at in random.Random(0).sample(range(1, STEPS), 4):
+
+        def kill_there(report: AnyReport, child: Child | Ranks, at: int = broken_at) -> None:
+            if isinstance(report, Saved) and report.step == at:
+                ranks.kill(child, rank=at % devices)
+
+        broken = ranks.run(replace(order, scratch=str(tmp_path / f"a{broken_at}")), kill_there)
+        assert not isinstance(broken[-1], Verified)
+        assert ranks.last(broken, Saved).step < STEPS
+        resumed = ranks.run(ranks.resumed(order, broken, tmp_path / f"b{broken_at}"))
+        assert isinstance(resumed[-1], Verified), resumed[-1]
+        assert_same_end(resumed, unbroken)
+        assert ends_of(broken) | ends_of(resumed) == ends_of(unbroken)
+
+
+def test_a_stop_in_the_middle_of_an_epoch_saves_it_and_the_next_attempt_goes_on_from_there(
+    tmp_path: Path,
+) -> None:
+    spec = WHOLE | {"trainer": WHOLE["trainer"] | {"checkpoint": {"every_epochs": 1}}}
+    unbroken = ranks.run(ranks.order_of(spec, IMAGES, tmp_path / "whole", devices=2))
+    order = ranks.order_of(spec, IMAGES, tmp_path / "stopped", devices=2)
+
+    def stop(report: AnyReport, child: Child | Ranks) -> None:
+        if isinstance(report, Started):
+            child.tell(Stop(save=True))
+
+    stopped = ranks.run(order, stop)
+    assert isinstance(stopped[-1], Stopped)
+    step = ranks.last(stopped, Saved).step
+    assert 1 <= step < STEPS
+    resumed = ranks.run(ranks.resumed(order, stopped, tmp_path / "resumed"))
+    assert_same_end(resumed, unbroken)
+
+
+def test_a_stop_is_heard_wherever_it_comes(tmp_path: Path) -> None:
+    """Most of an epoch is its evaluation, of which the first rank alone knows."""
+    data = arrays([7], classes=3, train=64, validation=60_000)
+    order = ranks.order_of(spec_of(epochs=1000), data, tmp_path, devices=2)
+    for wait_s in (0.0, 0.03, 0.06, 0.1):
+
+        def stop(report: AnyReport, child: Child | Ranks, wait_s: float = wait_s) -> None:
+            if isinstance(report, Started):
+                time.sleep(wait_s)
+                child.tell(Stop(save=True))
+
+        began = time.monotonic()
+        reports = ranks.run(order, stop)
+        assert isinstance(reports[-1], Stopped)
+        assert isinstance(reports[-2], Saved)
+        assert time.monotonic() - began < 10
+
+
+def test_processes_without_a_supervisor_end(tmp_path: Path) -> None:
+    child = ranks.start(ranks.order_of(spec_of(epochs=10_000), NUMBERS, tmp_path, devices=2))
+    processes = [each.process for each in child._children]
+    while not any(isinstance(report, Started) for report in child.reports()):
+        child.wait(10)
+    for each in child._children:
+        each._connection.close()  # as its death does
+    for process in processes:
+        process.join(10)
+        assert process.exitcode == -signal.SIGKILL
