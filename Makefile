@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 MADE := $(VENV)/made.stamp
 SERVER := $(VENV)/server.stamp
 DEV := $(VENV)/dev.stamp
+BENCH := $(VENV)/bench.stamp
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
 # The oldest torch that we take has a house of its own.
@@ -16,7 +17,7 @@ MIN_DEV := $(MIN_VENV)/dev.stamp
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-deep test-torch-min check reference fix
+.PHONY: help demo up test test-deep test-torch-min bench-train check reference fix
 
 help: ## say what each target does
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -35,6 +36,9 @@ test-deep: $(DEV) ## run the long tests
 
 test-torch-min: $(MIN_DEV) ## run what touches torch (unit and numerics) on the oldest torch that is taken, 2.11
 	$(MIN_VENV)/bin/pytest tests/unit tests/numerics -m 'not deep' -n 2 --dist loadgroup
+
+bench-train: $(BENCH) ## train the same through the service and as plain scripts, against bars; about half an hour
+	$(BIN)/python -m benchmarks.train
 
 check: $(DEV) ## format, lint, types, import contracts; changes nothing
 	$(BIN)/ruff format --check
@@ -57,6 +61,11 @@ $(SERVER): pyproject.toml constraints.txt | $(MADE)
 $(DEV): pyproject.toml constraints.txt | $(MADE)
 	@echo "installing the server and its tests; the first time takes some minutes (torch is large)"
 	$(INSTALL) '.[server,demo,dev]'
+	@touch $(SERVER) $@
+
+$(BENCH): pyproject.toml constraints.txt | $(MADE)
+	@echo "installing the server and what it is compared with"
+	$(INSTALL) '.[server,bench]'
 	@touch $(SERVER) $@
 
 # What torch pins for itself is left to it; all else is as constraints.txt pins it.

@@ -1,12 +1,11 @@
-"""The same trainings through the service and as plain scripts: the notes' loop, a careful hand-written loop, and
-Lightning.
+"""The same trainings through the service and as plain scripts: the notes' loop, a careful hand-written loop,
+and Lightning.
 
     python -m benchmarks.train [--only mlp|cnn|photos] [--sides notes,service] [--rounds 1] [--cnn-rows 2000]
 
-Starts the embedded stack in a temporary folder and gives every side the same images. The sides take turns, so that
-what else the machine does hits all alike; a round is one run of each. Prints a Markdown table a case and its bars;
-exits 1 where a bar is missed, 130 at Ctrl-C. All of it takes about half an hour on two cores.
-"""
+Starts the embedded stack in a temporary folder and gives every side the same images. The sides take turns, so
+that what else the machine does hits all alike; a round is one run of each. Prints a Markdown table a case and
+its bars; exits 1 where a bar is missed, 130 at Ctrl-C. All of it takes about half an hour on two cores."""
 
 import platform
 import sys
@@ -27,6 +26,7 @@ from benchmarks.training.report import Runs, Side
 from benchmarks.training.results import Result
 from deploy.embed import RunningStack, running_stack
 from modelyard import Client
+from modelyard.specs import Dataset
 
 Kind = Literal["notes", "careful", "lightning", "service"]
 KINDS: tuple[Kind, ...] = ("notes", "careful", "lightning", "service")
@@ -90,9 +90,12 @@ def main(
 
 @contextmanager
 def bench(kinds: tuple[Kind, ...], rounds: int) -> Iterator[Bench]:
-    with tempfile.TemporaryDirectory(prefix="modelyard-bench-") as folder:
-        with running_stack(Path(folder) / "home") as stack, Client(stack.url, stack.key) as client:
-            yield Bench(stack, client, Path(folder), kinds, rounds)
+    with (
+        tempfile.TemporaryDirectory(prefix="modelyard-bench-") as folder,
+        running_stack(Path(folder) / "home") as stack,
+        Client(stack.url, stack.key) as client,
+    ):
+        yield Bench(stack, client, Path(folder), kinds, rounds)
 
 
 def measured(running: Bench, case: Case, cnn_rows: int | None, photos: int) -> list[tuple[str, bool]]:
@@ -127,10 +130,7 @@ def written(running: Bench, case: Case, rows: int | None) -> Files:
 
 def rounds_of(running: Bench, case: Case, files: Files) -> Runs:
     runs = Runs(case)
-    dataset = ""
-    if "service" in running.kinds:
-        pushed = running.client.datasets.push(case.name, files.archive)
-        dataset = f"{pushed.name}@{pushed.version}"
+    dataset = running.client.datasets.push(case.name, files.archive) if "service" in running.kinds else None
     for number in range(1, running.rounds + 1):
         for side in sides_of(running.kinds, case):
             began = time.monotonic()
@@ -143,8 +143,8 @@ def rounds_of(running: Bench, case: Case, files: Files) -> Runs:
     return runs
 
 
-def one(running: Bench, case: Case, side: Side, files: Files, dataset: str) -> Result:
-    if side.kind == "service":
+def one(running: Bench, case: Case, side: Side, files: Files, dataset: Dataset | None) -> Result:
+    if dataset is not None and side.kind == "service":
         return through_service.run(running.stack, running.client, case, dataset, side.precision)
     return scripts.run(SCRIPTS[side.kind], case, files.folder, side.precision)
 

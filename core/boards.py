@@ -1,6 +1,7 @@
 """Where a job's event files for TensorBoard are: a folder on its worker's machine that `tensorboard --logdir`
 can follow, and the same as an archive in storage."""
 
+import shutil
 from pathlib import Path
 
 from core.storage import Storage
@@ -22,6 +23,13 @@ def archive_key(job_id: str, fence: int, number: int) -> str:
 def archives(storage: Storage, job_id: str) -> list[str]:
     """Their keys, the newest last."""
     return sorted(storage.list(_prefix(job_id)))
+
+
+def forget(storage: Storage, folder: Path, job_id: str) -> None:
+    """A folder on another machine stays there."""
+    for key in archives(storage, job_id):
+        storage.delete(key)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _prefix(job_id: str) -> str:

@@ -11,9 +11,12 @@ from litestar.middleware import DefineMiddleware
 
 from core.settings import Settings
 from service.api import (
+    boards,
     checkpoints,
     components,
+    dataset_files,
     datasets,
+    ejects,
     events,
     health,
     jobs,
@@ -21,6 +24,7 @@ from service.api import (
     plans,
     predictions,
     samples,
+    suspects,
     uploads,
 )
 from service.auth import Authenticate, Keyring, undecided_routes
@@ -47,11 +51,15 @@ def create_app(settings: Settings) -> Edge:
         route_handlers=[
             datasets.Datasets,
             samples.Samples,
+            dataset_files.DatasetFiles,
             uploads.Uploads,
             plans.Plans,
             components.Components,
             jobs.Jobs,
             events.Events,
+            suspects.SuspectRows,
+            ejects.Ejects,
+            boards.Boards,
             checkpoints.Checkpoints,
             models.Models,
             predictions.Predictions,

@@ -90,8 +90,8 @@ def work_of(checked: Checked, num_rows: int) -> float:
     """Multiply-adds of the whole training on each of its devices, forward and backward. A step takes
     `accumulate` batches, whose rows the devices share."""
     trainer = checked.spec["trainer"]
-    rows = min(trainer["batch_size"] * trainer["accumulate"], num_rows)
-    return PASSES * checked.work * checked.plan.steps * rows / trainer["devices"]
+    rows: int = min(trainer["batch_size"] * trainer["accumulate"], num_rows)
+    return float(PASSES * checked.work * checked.plan.steps * rows / trainer["devices"])
 
 
 def batches_of(checked: Checked) -> int:

@@ -14,20 +14,31 @@ from service.bodies import MIB, AnyRequest
 
 PIECE_BYTES = MIB
 
+#: What this address gives never changes; or it may with every request.
+IMMUTABLE, REVALIDATED = "private, max-age=31536000, immutable", "private, no-cache"
+
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
-def send_file(request: AnyRequest, path: Path, *, sha256: str, filename: str) -> Response[bytes] | Stream:
+def send_file(
+    request: AnyRequest,
+    path: Path,
+    *,
+    sha256: str,
+    filename: str,
+    media_type: str = "application/octet-stream",
+    caching: str = IMMUTABLE,
+) -> Response[bytes] | Stream:
     """200 with all of it, 206 with the one range asked for, 304 where the client has it, 416 for a range
     beyond the end. Several ranges at once are answered with all of it, as the RFC allows."""
     size = path.stat().st_size
     etag = f'"{sha256}"'
     headers = {
-        "content-type": "application/octet-stream",
+        "content-type": media_type,
         "ETag": etag,
         "Accept-Ranges": "bytes",
         "Content-Disposition": f'attachment; filename="{filename}"',
-        "Cache-Control": "private, max-age=31536000, immutable",
+        "Cache-Control": caching,
     }
     if matches(request.headers.get("if-none-match"), etag):
         return Response(b"", status_code=HTTPStatus.NOT_MODIFIED, headers=headers)

@@ -14,7 +14,8 @@ from modelyard.specs import JobState, Wanted
 
 def cancel(job: Job, at: datetime) -> Event | None:
     if job.state == JobState.RUNNING:
-        return _ask(job, Wanted.CANCEL)
+        _ask(job, Wanted.CANCEL)
+        return None
     event = move(job, JobState.CANCELLED, "cancelled by its owner", at)
     job.wanted = Wanted.CANCEL
     return event
@@ -24,7 +25,8 @@ def pause(job: Job, at: datetime) -> Event | None:
     if job.state == JobState.RUNNING:
         if job.wanted == Wanted.CANCEL:
             raise _refusal(job, "is being cancelled: it cannot be paused")
-        return _ask(job, Wanted.PAUSE)
+        _ask(job, Wanted.PAUSE)
+        return None
     event = move(job, JobState.PAUSED, "paused by its owner", at)
     job.wanted = Wanted.PAUSE
     return event
@@ -38,7 +40,8 @@ def resume(job: Job, at: datetime) -> Event | None:
         return event
     if job.wanted != Wanted.PAUSE or job.state in TERMINAL:
         raise _refusal(job, f"is {job.state} and not paused: there is nothing to resume")
-    return _ask(job, Wanted.RUN)
+    _ask(job, Wanted.RUN)
+    return None
 
 
 def _ask(job: Job, wanted: Wanted) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 from sqlalchemy import select
@@ -14,10 +16,10 @@ from sqlalchemy import select
 from core import ids
 from core.data.manifest import Kind, Manifest
 from core.db.models import Base, Checkpoint, Dataset, Event, Job, Metric, Version, utc_now
-from core.db.statements import checkpoints
+from core.db.statements import checkpoints, jobs
 from core.nets.plan import Source, check
 from core.settings import Settings
-from modelyard.specs import Feature
+from modelyard.specs import Feature, JobState
 from workers.house import House
 
 OWNER = "default"
@@ -52,45 +54,18 @@ def add_digits(house: House, folder: Path) -> Manifest:
             "file": [f"{row}.png" for row in range(len(images))],
         }
     )
-    arrow = folder / "data.arrow"
-    with pa.OSFile(str(arrow), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-        writer.write_table(table, max_chunksize=500)
     manifest = Manifest(
         format="image_csv",
         kind=Kind.IMAGES,
         splits={"train": 1500, "test": 297},
         features={"image": Feature("uint8", [1, 8, 8]), "label": Feature("int64", [])},
-        data_sha256=hashlib.sha256(arrow.read_bytes()).hexdigest(),
-        data_bytes=arrow.stat().st_size,
+        data_sha256="",
+        data_bytes=0,
         classes=[str(digit) for digit in range(10)],
         image_mode="L",
         image_sizes=[(8, 8, len(images))],
     )
-    (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
-    for name in ("data.arrow", "manifest.json"):
-        house.storage.adopt(f"datasets/ds_digits/1/{name}", folder / name)
-    with house.database.write() as session:
-        session.add(
-            Dataset(
-                id="ds_digits",
-                owner=OWNER,
-                name="digits",
-                version=1,
-                state="ready",
-                format="image_csv",
-                options={},
-                filename="digits.zip",
-                source_key="datasets/ds_digits/source",
-                bytes=manifest.data_bytes,
-                sha256=manifest.data_sha256,
-                manifest=msgspec.to_builtins(manifest),
-                error=None,
-                fence=1,
-                created_at=utc_now(),
-            )
-        )
-        session.commit()
-    return manifest
+    return _store(house, folder, "digits", table, manifest)
 
 
 def add_job(house: House, manifest: Manifest, **trainer: Any) -> str:
@@ -102,8 +77,25 @@ def add_job(house: House, manifest: Manifest, **trainer: Any) -> str:
     return queue_job(house, check(raw, Source("digits@1", manifest)).spec)
 
 
-def queue_job(house: House, spec: dict[str, Any]) -> str:
-    """Queues a checked spec on the digits."""
+def add_arrays(house: House, folder: Path, x: NDArray[np.float64], y: NDArray[np.int64]) -> Manifest:
+    """Rows of numbers as a ready dataset `arrays@1`: the last fifth is the split `test`."""
+    count, test = len(x), len(x) // 5
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(x.reshape(-1)), x[0].size)
+    table = pa.table({"x": flat, "y": pa.array(y)})
+    manifest = Manifest(
+        format="arrays",
+        kind=Kind.ARRAYS,
+        splits={"train": count - test, "test": test},
+        features={"x": Feature("float64", list(x.shape[1:])), "y": Feature("int64", [])},
+        data_sha256="",
+        data_bytes=0,
+        classes=[str(value) for value in range(int(y.max()) + 1)],
+    )
+    return _store(house, folder, "arrays", table, manifest)
+
+
+def queue_job(house: House, spec: dict[str, Any], dataset: str = "digits") -> str:
+    """Queues a checked spec."""
     job_id = ids.job_id()
     now = utc_now()
     with house.database.write() as session:
@@ -115,7 +107,7 @@ def queue_job(house: House, spec: dict[str, Any]) -> str:
                 state="queued",
                 wanted="run",
                 pool="cpu",
-                dataset_id="ds_digits",
+                dataset_id=f"ds_{dataset}",
                 spec=spec,
                 warnings=[],
                 progress={},
@@ -130,9 +122,30 @@ def queue_job(house: House, spec: dict[str, Any]) -> str:
     return job_id
 
 
+def ask(house: House, job_id: str, wanted: str) -> None:
+    """What the owner wants of a running job, as the service writes it."""
+    with house.database.write() as session:
+        session.execute(jobs.ask(job_id, wanted))
+        session.commit()
+
+
+def resume(house: House, job_id: str) -> None:
+    """Queues a paused job again, as the service does."""
+    with house.database.write() as session:
+        job = session.scalars(jobs.lock_job(job_id)).one()
+        job.wanted = "run"
+        session.add(jobs.move(job, JobState.QUEUED, "resumed by its owner", utc_now()))
+        session.commit()
+
+
 def read_job(house: House, job_id: str) -> Job:
     with house.database.read() as session:
         return session.scalars(select(Job).where(Job.id == job_id)).one()
+
+
+def read_jobs(house: House) -> list[Job]:
+    with house.database.read() as session:
+        return list(session.scalars(select(Job).order_by(Job.id)))
 
 
 def read_events(house: House, job_id: str) -> list[Event]:
@@ -154,6 +167,43 @@ def read_checkpoints(house: House, job_id: str) -> list[Checkpoint]:
 def read_versions(house: House) -> list[Version]:
     with house.database.read() as session:
         return list(session.scalars(select(Version).order_by(Version.version)))
+
+
+def _store(house: House, folder: Path, name: str, table: pa.Table, manifest: Manifest) -> Manifest:
+    """As an ingest leaves it: two files in storage, and a ready row."""
+    arrow = folder / "data.arrow"
+    with pa.OSFile(str(arrow), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=500)
+    manifest = msgspec.structs.replace(
+        manifest,
+        data_sha256=hashlib.sha256(arrow.read_bytes()).hexdigest(),
+        data_bytes=arrow.stat().st_size,
+    )
+    (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    for file_name in ("data.arrow", "manifest.json"):
+        house.storage.adopt(f"datasets/ds_{name}/1/{file_name}", folder / file_name)
+    with house.database.write() as session:
+        session.add(
+            Dataset(
+                id=f"ds_{name}",
+                owner=OWNER,
+                name=name,
+                version=1,
+                state="ready",
+                format=manifest.format,
+                options={},
+                filename=f"{name}.zip",
+                source_key=f"datasets/ds_{name}/source",
+                bytes=manifest.data_bytes,
+                sha256=manifest.data_sha256,
+                manifest=msgspec.to_builtins(manifest),
+                error=None,
+                fence=1,
+                created_at=utc_now(),
+            )
+        )
+        session.commit()
+    return manifest
 
 
 def _png(image: Any) -> bytes:

@@ -16,7 +16,7 @@ from core.nets import artifacts, plugins
 from core.nets.readout import readout_of
 from core.nets.transforms import Pipeline
 from modelyard.specs import JobSpec
-from workers import diagnosis, registration, trainer
+from workers import diagnosis, registration, suspects, trainer
 from workers.board.board import Board
 from workers.building import build_net, build_training, needed
 from workers.crew import join, narrow_gpus
@@ -78,7 +78,9 @@ class Attempt:
         chosen = self.link.wait_for_register()
         if chosen is None:
             raise Interrupted
-        return registration.verify(chosen, self.spec, running.training, running.data, self.scratch)
+        verified = registration.verify(chosen, self.spec, running.training, running.data, self.scratch)
+        doubted = suspects.write(verified, chosen, running.training, running.data, self.scratch)
+        return msgspec.structs.replace(verified, suspects=doubted)
 
     def begin(self) -> tuple[Data, Training, Cursor]:
         """Up to where the loop starts, or goes on."""

@@ -76,7 +76,7 @@ def _report_of(error: Exception, order: Order) -> Failed | WentAstray | messages
         case NonFiniteLoss():
             return Failed(JobErrorCode.NON_FINITE_LOSS, str(error), error.hint)
         case TooLarge():
-            return messages.TooLarge(str(error), error.pieces)
+            return messages.TooLarge(error.pieces, error.data)
         case torch.OutOfMemoryError() | MemoryError():
             hint = "lower trainer.batch_size, or make the net smaller"
             return Failed(JobErrorCode.OUT_OF_MEMORY, str(error) or "out of memory", hint)

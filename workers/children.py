@@ -38,7 +38,7 @@ def preload(plugins: str = "") -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     # multiprocessing waits at exit for children that are no daemons. What is registered later runs earlier.
     atexit.register(_kill_all)
-    _CONTEXT.set_forkserver_preload(["workers.child"])
+    _CONTEXT.set_forkserver_preload(["workers.child", "workers.warmed"])
     forkserver.ensure_running()
     probe = _CONTEXT.Process(target=_try, args=(plugins,), daemon=True)
     probe.start()
@@ -54,7 +54,8 @@ def _kill_all() -> None:
 
 def _try(plugins: str) -> None:
     """Runs in the probe: it exists only once the preload is done."""
-    import workers.child  # noqa: F401 - raises here what the fork server's preload passes over in silence
+    import workers.child  # raises here what the fork server's preload passes over in silence
+    import workers.warmed  # noqa: F401
     from core.nets.plugins import load
 
     load(plugins)

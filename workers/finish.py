@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from core import ids
 from core.db.models import Checkpoint, Dataset, Job, Version, utc_now
 from core.db.statements import checkpoints, datasets, jobs, models
+from core.storage.keys import suspects_key
 from modelyard.specs import JobError, JobErrorCode, JobState
 from workers.house import House
 from workers.ledger import MEASURED, Fenced, Ledger, Wish, finite
@@ -99,10 +100,10 @@ def _collect(session: Session, job_id: str, keep: int) -> list[str]:
 
 
 def collect_orphans(house: House, ledger: Ledger) -> None:
-    """Files that attempts before this one left in storage without a row, when they were killed between the
-    two. A later attempt's stay: this one may have slept past its lease, and does not know it yet."""
+    """Files in storage that no row keeps: attempts before this one were killed between the two. A later
+    attempt's stay: this one may have slept past its lease, and does not know it yet."""
     with house.database.read() as session:
-        known = {key for keys in session.execute(checkpoints.files_of(ledger.job_id)) for key in keys}
+        known = {key for keys in session.execute(checkpoints.kept_files_of(ledger.job_id)) for key in keys}
     prefix = f"jobs/{ledger.job_id}/"
     for key in list(house.storage.list(prefix)):
         fence = key.removeprefix(prefix).split("/")[0]
@@ -121,10 +122,14 @@ def register(house: House, ledger: Ledger, verified: Verified) -> None:
     version_id = ids.version_id()
     manifest_key = f"versions/{version_id}/manifest.json"
     house.storage.adopt(manifest_key, Path(verified.manifest.path))
+    adopted = [manifest_key]
+    if verified.suspects is not None:
+        adopted.append(suspects_key(ledger.job_id, ledger.fence))
+        house.storage.adopt(adopted[-1], Path(verified.suspects.path))
     try:
         _register_in_turn(lambda: _register(ledger, verified, version_id, manifest_key), ledger)
     except (Fenced, IntegrityError):
-        _delete(house, [manifest_key])
+        _delete(house, adopted)
         raise
 
 

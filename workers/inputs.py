@@ -3,6 +3,7 @@
 Whoever has the same `Reading` gets the same rows: the attempt, and each of its data workers.
 """
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,15 +17,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.data.arrow import open_table
-from core.data.images import Mode, is_channels_last
+from core.data.images import Mode, decode_image, is_channels_last
 from core.data.manifest import Kind, Manifest
-from core.data.packed import Progress, packed, packed_images, silent
+from core.data.packed import Prefix, Progress, packed, packed_images, silent
 from core.nets.transforms import Component, Pipeline
 
 # N rows of the dataset, C channels, H height, W width
 
 #: Arrays of uint8 of at most so many bytes are held in memory; more are packed into the cache.
 MAX_HELD_BYTES = 256 * 1024 * 1024
+#: Images that differ in size and would take more than this are decoded anew each time they are read.
+MAX_PACKED_BYTES = 32 * 1024**3
 PREFIX_ROWS = 256
 
 
@@ -34,6 +37,21 @@ class Differing(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, row: int) -> NDArray[np.uint8]: ...
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Images as they were uploaded: too many pixels to keep."""
+
+    images: pa.ChunkedArray
+    mode: Mode
+    prefix: Prefix
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, row: int) -> NDArray[np.uint8]:
+        return self.prefix(decode_image(self.images[row].as_py(), self.mode))
 
 
 #: [N, …], or images that differ in size.
@@ -64,6 +82,8 @@ class Reading:
 
         mode: Mode = "L" if self.manifest.image_mode == "L" else "RGB"
         key, differ = self._key(mode, pipeline), self.may_differ
+        if differ and self._packed_bytes(pipeline) > MAX_PACKED_BYTES:
+            return Encoded(table.column(self.name), mode, prefix)
         found = packed_images(
             table, mode, prefix, key, self.cache, self.threads, may_differ=differ, progress=progress
         )
@@ -83,6 +103,13 @@ class Reading:
 
         key = self._key(self.name, pipeline)
         return torch.from_numpy(packed(prefixed, len(images), key, self.cache, progress=progress).array())
+
+    def _packed_bytes(self, pipeline: Pipeline) -> int:
+        channels = 1 if self.manifest.image_mode == "L" else 3
+        return sum(
+            math.prod(pipeline.prefix_shape((channels, height, width))) * count
+            for height, width, count in self.manifest.image_sizes
+        )
 
     def _key(self, what: str, pipeline: Pipeline) -> str:
         return f"{self.manifest.data_sha256}/{what}/{pipeline.prefix_key()}"

@@ -124,7 +124,8 @@ class Trained(Report, frozen=True):
 
 class Verified(Report, frozen=True):
     """The chosen weights, read back from disk, answered the golden samples as the trained net did
-    (`difference` is within `tolerance`), or not: then the version is rejected."""
+    (`difference` is within `tolerance`), or not: then the version is rejected. `suspects` are the rows that
+    it doubts."""
 
     manifest: StoredFile
     task: str
@@ -135,6 +136,7 @@ class Verified(Report, frozen=True):
     difference: float
     tolerance: float
     evaluation: dict[str, Any] | None = None
+    suspects: StoredFile | None = None
 
 
 class Stopped(Report, frozen=True):
@@ -149,10 +151,10 @@ class WentAstray(Report, frozen=True):
 
 class TooLarge(Report, frozen=True):
     """A batch does not fit on the device of one of several ranks: begin again from the last checkpoint, with
-    batches in so many `pieces`."""
+    batches in so many `pieces`. `data` are what the event says."""
 
-    message: str
     pieces: int
+    data: dict[str, Any]
 
 
 class Failed(Report, frozen=True):

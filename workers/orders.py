@@ -10,6 +10,7 @@ from core.db.statements import checkpoints, datasets, jobs
 from core.storage.durable import Damaged, verify
 from core.uploads import upload_key, uploads_of
 from modelyard.specs import JobErrorCode
+from workers.board import archive
 from workers.house import House
 from workers.ledger import WENT_ASTRAY, Ledger
 from workers.messages import Order, Resume
@@ -49,7 +50,8 @@ def order_of(house: House, job: Job, ledger: Ledger, scratch: Path) -> Order:
         steps=job.progress.get("steps") or 0,
         start=_start_file(house, job) if resume is None else None,
         careful=went_astray,
-        world=job.spec["trainer"]["devices"],
+        board=archive.prepared(house, job),
+        world=job.spec["trainer"].get("devices", 1),
     )
 
 

@@ -30,11 +30,11 @@ class Interrupted(Exception):
 
 
 class TooLarge(Exception):
-    """A batch does not fit: all ranks begin again, with batches in so many pieces."""
+    """A batch does not fit: all ranks begin again, with batches in so many pieces. `data` are the event's."""
 
-    def __init__(self, pieces: int) -> None:
-        super().__init__(f"a batch does not fit on a rank's device; it goes through in {pieces} pieces")
-        self.pieces = pieces
+    def __init__(self, pieces: int, data: dict[str, Any]) -> None:
+        super().__init__(data["message"])
+        self.pieces, self.data = pieces, data
 
 
 class Running:
@@ -106,18 +106,18 @@ class Running:
         training, size = self.training, self.training.train.batch_size
         if training.pieces * training.crew.world >= size:
             return False
+        pieces = training.pieces * 2
+        rows = -(-size // (pieces * training.crew.world))
+        message = f"a batch of {size} rows does not fit; it goes through in pieces of {rows}, as one step"
+        data = {"message": message, "rows_at_once": rows, "step": self.cursor.step}
         if training.crew.world > 1:
-            raise TooLarge(training.pieces * 2)
-        self.training = dataclasses.replace(training, pieces=training.pieces * 2)
+            raise TooLarge(pieces, data)
+        self.training = dataclasses.replace(training, pieces=pieces)
         training.optimizer.zero_grad(set_to_none=True)
         gc.collect()
         if training.device.type == "cuda":
             torch.cuda.empty_cache()
-        rows = -(-size // self.training.pieces)
-        message = f"a batch of {size} rows does not fit; it goes through in pieces of {rows}, as one step"
-        self.link.send(
-            Noted("out_of_memory", {"message": message, "rows_at_once": rows, "step": self.cursor.step})
-        )
+        self.link.send(Noted("out_of_memory", data))
         return True
 
     def _save(self, metrics: dict[str, float]) -> None:

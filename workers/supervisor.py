@@ -175,8 +175,7 @@ class Conversation:
                 self.ledger.went_astray(report.message)
                 self.go_back({"careful": True})
             case messages.TooLarge():
-                data = {"message": report.message, "pieces": report.pieces}
-                self.ledger.noted(Noted("out_of_memory", data))
+                self.ledger.noted(Noted("out_of_memory", report.data))
                 self.go_back({"pieces": report.pieces})
             case messages.Failed():
                 self.ledger.fail(report.code, report.message, report.hint)

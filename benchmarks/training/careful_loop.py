@@ -1,5 +1,5 @@
-"""A careful hand-written loop: the images in memory as uint8, a batch at a time made float and flipped, a fused
-optimizer, channels_last for the convolutions, bf16 where the processor has it and that is asked for.
+"""A careful hand-written loop: the images in memory as uint8, a batch at a time made float and flipped, a
+fused optimizer, channels_last for the convolutions, bf16 where the processor has it and that is asked for.
 
     python -m benchmarks.training.careful_loop CASE FOLDER EPOCHS PRECISION
 """

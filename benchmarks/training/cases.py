@@ -22,7 +22,8 @@ def block(width: int) -> list[Component]:
 
 @dataclass(frozen=True)
 class Bar:
-    """`what` is the quotient of training samples/s, or of the whole times; of `precision` to the notes' loop."""
+    """`what` is the quotient of training samples/s, or of the whole times; of `precision` to the notes'
+    loop."""
 
     what: Literal["training", "whole"]
     precision: Precision
@@ -31,8 +32,8 @@ class Bar:
 
 @dataclass(frozen=True)
 class Case:
-    """`workers` are those of the notes' DataLoader; None is one a core. `least_accuracy` on the test split shows
-    that a side did train."""
+    """`workers` are those of the notes' DataLoader; None is one a core. `least_accuracy` on the test split
+    shows that a side did train."""
 
     name: str
     title: str
@@ -94,7 +95,7 @@ MLP = Case(
 
 CNN = Case(
     name="cnn",
-    title="three blocks 32-64-128 with batch norm, JPEGs of 32x32, flip and normalise, batch 128, SGD, 10 epochs",
+    title="3 blocks 32-64-128, batch norm, JPEGs of 32x32, flip and normalise, batch 128, SGD, 10 epochs",
     epochs=10,
     batch_size=128,
     lr=0.05,

@@ -1,5 +1,5 @@
-"""The images of both sides, written once into a temporary folder: the plain scripts read folders, the service is
-given the same rows as an archive. Every tenth training row is the validation split of all."""
+"""The images of both sides, written once into a temporary folder: the plain scripts read folders, the service
+is given the same rows as an archive. Every tenth training row is the validation split of all."""
 
 import csv
 import io
@@ -60,7 +60,8 @@ def write_mnist(folder: Path) -> Files:
 
 
 def write_cifar(folder: Path, rows: int | None) -> Files:
-    """Class folders under split folders; at most `rows` training images, and as they are where that is None."""
+    """Class folders under split folders; at most `rows` training images, and as they are where that is
+    None."""
     images = folder / "images"
     for split, label, place, content in _cifar(rows):
         target = images / split / label / f"{place:05}.jpg"
@@ -112,8 +113,8 @@ def _cifar(rows: int | None) -> Iterator[tuple[str, str, int, bytes]]:
 def _needed(archive: Path) -> Path:
     if not archive.exists():
         raise MissingData(
-            f"expected {archive.name} in the folder shared/data beside the checkout, it is not on this machine: "
-            "put it there, or train another case with --only"
+            f"expected {archive.name} in the folder shared/data beside the checkout; it is not on this "
+            "machine: put it there, or train another case with --only"
         )
     return archive
 

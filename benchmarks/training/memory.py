@@ -1,5 +1,5 @@
-"""The peak memory of a process and all its descendants, sampled: what is theirs, not the pages of files that the
-system may take back."""
+"""The peak memory of a process and all its descendants, sampled: what is theirs, not the pages of files that
+the system may take back."""
 
 import threading
 import time
@@ -11,8 +11,8 @@ EVERY_S = 0.05
 
 
 class Peak:
-    """Samples while its block runs. `bytes` is the largest sum of anonymous and shared memory, without what there
-    was as it began where the process was there before."""
+    """Samples while its block runs. `bytes` is the largest sum of anonymous and shared memory, less what
+    there was as it began where the process was there before."""
 
     def __init__(self, pid: int, is_above_start: bool = False) -> None:
         self._pid = pid

@@ -71,8 +71,8 @@ def table(runs: Runs) -> str:
 
 
 def bars(runs: Runs, has_bf16: bool) -> list[tuple[str, bool]]:
-    """A sentence for each bar, and whether it holds. Without the notes' loop there is nothing to hold against;
-    without bf16 in the processor `auto` is fp32, and has no bar of its own."""
+    """A sentence for each bar, and whether it holds. Without the notes' loop there is nothing to hold
+    against, and without bf16 in the processor `auto` is fp32."""
     notes = runs.find("notes", "fp32")
     found: list[tuple[str, bool]] = []
     for bar in runs.case.bars:
@@ -84,8 +84,8 @@ def bars(runs: Runs, has_bf16: bool) -> list[tuple[str, bool]]:
     for side, results in runs.of.items():
         least = min(result.test_accuracy for result in results)
         if least < runs.case.least_accuracy:
-            told = f"{runs.case.name}, {side.label}: test accuracy {least:.3f}, expected {runs.case.least_accuracy}"
-            found.append((f"{told}: it did not train", False))
+            told = f"{runs.case.name}, {side.label}: test accuracy {least:.3f}"
+            found.append((f"{told}, expected {runs.case.least_accuracy}: it did not train", False))
     return found
 
 

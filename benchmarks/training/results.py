@@ -6,9 +6,9 @@ import msgspec
 
 
 class Result(msgspec.Struct, frozen=True):
-    """`rows` were trained on, over all epochs, in `epochs_s` seconds: from the first batch to the last epoch's
-    weights on disk, the validation and the saving of each epoch included. `whole_s` is from the start to the
-    accuracy on the test split: of a script without its imports, of a job from POST to `succeeded`."""
+    """`rows` were trained on, over all epochs, in `epochs_s` seconds: from the first batch to the last
+    epoch's weights on disk, the validation and the saving of each epoch included. `whole_s` is from the start
+    to the accuracy on the test split: of a script without its imports, of a job from POST to `succeeded`."""
 
     rows: int
     epochs_s: float

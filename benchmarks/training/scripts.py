@@ -19,9 +19,9 @@ class ScriptFailed(Exception):
 
 def run(script: str, case: Case, folder: Path, precision: Precision) -> Result:
     environment = {name: value for name, value in os.environ.items() if name not in OURS}
+    arguments = [case.name, str(folder), str(case.epochs), precision]
     process = subprocess.Popen(
-        [sys.executable, "-m", f"benchmarks.training.{script}"]
-        + [case.name, str(folder), str(case.epochs), precision],
+        [sys.executable, "-m", f"benchmarks.training.{script}", *arguments],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -1,5 +1,5 @@
-"""torchvision's datasets with transforms a sample, as PyTorch's tutorials write them. For the notes' loop and for
-Lightning."""
+"""torchvision's datasets with transforms a sample, as PyTorch's tutorials write them. For the notes' loop and
+for Lightning."""
 
 import os
 from pathlib import Path

@@ -83,7 +83,7 @@ class Packed:
         pixels = np.empty(math.prod(shape), np.uint8)
         came = 0
         while came < len(pixels):
-            more = os.preadv(self._descriptor, [pixels[came:]], self._start + offset + came)
+            more = os.preadv(self._descriptor, [pixels[came:].data], self._start + offset + came)
             if more == 0:
                 raise OSError(f"{self._path} ends before image {row}: remove it, it is made anew")
             came += more

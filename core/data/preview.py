@@ -1,5 +1,6 @@
 """Looks into a dataset: rows as plain Python values, and a grid of images with their labels."""
 
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -47,20 +48,22 @@ def preview_png(arrow_path: Path, manifest: Manifest, rows: int, cols: int) -> b
         raise Invalid(
             f"expected a grid of 1 to {MAX_CELLS} cells, got {rows} x {cols}; ask for fewer", code="bad_grid"
         )
-    pictures = _pictures(_spread(arrow_path, manifest, rows * cols), manifest)
-    grid = Image.new(
-        "RGB", (cols * (CELL + _GAP) + _GAP, rows * (CELL + _CAPTION + _GAP) + _GAP), _BACKGROUND
-    )
-    draw = ImageDraw.Draw(grid)
-    font = ImageFont.load_default(size=11)
-    for position, (picture, caption) in enumerate(pictures):
-        left = _GAP + position % cols * (CELL + _GAP)
-        top = _GAP + position // cols * (CELL + _CAPTION + _GAP)
-        grid.paste(_fitted(picture), (left, top))
-        draw.text((left, top + CELL), _shortened(caption, draw, font), fill=_INK, font=font)
-    out = BytesIO()
-    grid.save(out, "PNG")
-    return out.getvalue()
+    return _grid(_pictures(_spread(arrow_path, manifest, rows * cols), manifest), rows, cols)
+
+
+def captioned_png(arrow_path: Path, manifest: Manifest, captions: Mapping[int, str], cols: int) -> bytes:
+    """Images of these rows of the dataset, in this order, each over its caption.
+
+    Raises `Invalid` where the dataset holds no images, or for more than `MAX_CELLS`.
+    """
+    if len(captions) > MAX_CELLS:
+        raise Invalid(
+            f"expected at most {MAX_CELLS} images, got {len(captions)}; ask for fewer", code="bad_grid"
+        )
+    table = open_table(arrow_path)
+    chosen = pa.concat_tables([table.slice(row, 1) for row in captions] or [table.slice(0, 0)])
+    pictures = zip((image for image, _ in _pictures(chosen, manifest)), captions.values(), strict=True)
+    return _grid(list(pictures), max(1, -(-len(captions) // cols)), cols)
 
 
 def image_shape(manifest: Manifest) -> tuple[int, int, int] | None:
@@ -117,6 +120,22 @@ def _shaped(table: pa.Table, name: str, manifest: Manifest) -> NDArray[Any]:
     flat = column.flatten() if pa.types.is_fixed_size_list(column.type) else column
     values: NDArray[Any] = flat.to_numpy(zero_copy_only=False)
     return values.reshape(table.num_rows, *manifest.features[name].shape)
+
+
+def _grid(pictures: list[tuple[Image.Image, str]], rows: int, cols: int) -> bytes:
+    grid = Image.new(
+        "RGB", (cols * (CELL + _GAP) + _GAP, rows * (CELL + _CAPTION + _GAP) + _GAP), _BACKGROUND
+    )
+    draw = ImageDraw.Draw(grid)
+    font = ImageFont.load_default(size=11)
+    for position, (picture, caption) in enumerate(pictures):
+        left = _GAP + position % cols * (CELL + _GAP)
+        top = _GAP + position // cols * (CELL + _CAPTION + _GAP)
+        grid.paste(_fitted(picture), (left, top))
+        draw.text((left, top + CELL), _shortened(caption, draw, font), fill=_INK, font=font)
+    out = BytesIO()
+    grid.save(out, "PNG")
+    return out.getvalue()
 
 
 def _pictures(table: pa.Table, manifest: Manifest) -> list[tuple[Image.Image, str]]:

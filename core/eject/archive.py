@@ -17,13 +17,13 @@ from core.data.targets import resolve_targets
 from core.eject import coverage, data, script
 from core.eject.pixels import Unwritable
 from core.eject.script import PARTS, Trained
-from core.eject.sources import cut_out
 from core.errors import Conflict
 from modelyard.specs import JobSpec, ProblemError
 
 #: Files of a zip carry a time; this one makes equal jobs equal archives.
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 
+_OF_PARTS = "What the job ran that torch and torchvision don't have, cut out of the modules that it ran."
 _PACKAGES = ("numpy", "pillow", "pyarrow", "torchvision")
 
 
@@ -56,7 +56,9 @@ def files_of(source: Source) -> dict[str, str]:
     rows = data.read(source.arrow, manifest, spec, targets)
     _require(coverage.step_refusals(rows.prepared))
     try:
-        made = script.write(_title(source), spec, manifest, targets, rows, source.trained)
+        made = script.write(
+            f"{spec.name}: {source.job} as plain PyTorch.", spec, manifest, targets, rows, source.trained
+        )
     except Unwritable as error:
         _require([ProblemError("/transforms/train", coverage.CODE, f"A script has no form for {error}.")])
         raise
@@ -75,9 +77,8 @@ def files_of(source: Source) -> dict[str, str]:
         "data.json": msgspec.json.format(msgspec.json.encode(content), indent=1).decode() + "\n",
         "requirements.txt": requirements(source.trained.resolved),
     }
-    if made.ours:
-        heading = "What the job ran that torch and torchvision don't have, as it stands in its own modules."
-        files[f"{PARTS}.py"] = cut_out(made.ours, heading)
+    if not made.ours.is_empty:
+        files[f"{PARTS}.py"] = made.ours.text(_OF_PARTS)
     return files
 
 
@@ -111,8 +112,8 @@ def readme(source: Source) -> str:
     return f"""# {source.job}, written out
 
 `train.py` is what this job did, in plain PyTorch: the same net, the same rows in the same order, the same
-steps. On a CPU of the same kind ({resolved["cpu_capability"]}), with torch {resolved["torch"]}, it gives the same
-weights to the bit; elsewhere the same up to rounding.
+steps. On a CPU of the same kind ({resolved["cpu_capability"]}), with torch {resolved["torch"]}, it
+gives the same weights to the bit; elsewhere the same up to rounding.
 
     pip install -r requirements.txt
     curl -H "Authorization: Bearer $MODELYARD_KEY" -o data.arrow "$MODELYARD_URL{source.path}"
@@ -125,10 +126,6 @@ It prints the SHA-256 of the weights' bytes. That of the job's last checkpoint i
 `data.json` names the dataset ({source.dataset}) by its hash, the rows that train, validate and test, and what
 was learned on the training rows before the net saw them.
 """
-
-
-def _title(source: Source) -> str:
-    return f"{source.job} as plain PyTorch: python train.py data.arrow"
 
 
 def _require(errors: list[ProblemError]) -> None:

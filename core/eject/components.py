@@ -4,10 +4,10 @@ import inspect
 from functools import partial
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from core.eject.code import Bracketed, Node, call, literal
-from core.eject.sources import OURS
+from core.eject.sources import OURS, Cutting
 from core.nets import registry
 from core.nets.components import FAMILIES
 from core.nets.components.architectures import NAMES
@@ -30,9 +30,9 @@ PREFIXES = {
 
 
 class Written(Struct):
-    """What calls name beyond torch: functions and classes of ours."""
+    """Calls as they are written, and the functions and classes of ours that they name."""
 
-    ours: list[Any] = []
+    ours: Cutting = field(default_factory=Cutting)
 
     def model(self, component: Component) -> Node:
         """The net; a Sequential has a layer a line."""
@@ -81,8 +81,7 @@ class Written(Struct):
 
     def _name(self, family: str, entry: Entry) -> str:
         if is_ours(entry):
-            self.ours.append(entry.make)
-            return entry.make.__name__
+            return self.ours.name(entry.make)
         return f"{PREFIXES[family]}{entry.name}"
 
 

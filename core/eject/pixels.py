@@ -39,9 +39,9 @@ def lines_of(pipeline: Pipeline, written: Written, rows: str, epoch: str, indent
             raise Unwritable(f"{step.component['type']} with a range of one number")
         elif is_uint8 and rest and _are_levels(step.apply, rest[0].apply):
             norm: Any = rest.pop(0).apply
-            written.ours.append(normalize_levels)
             mean, std = literal(list(norm.mean)), literal(list(norm.std))
-            lines.append(assign(X, call("normalize_levels", X, mean=mean, std=std), indent))
+            name = written.ours.name(normalize_levels)
+            lines.append(assign(X, call(name, X, mean=mean, std=std), indent))
         else:
             lines += _applied(written.component("transform", step.component), indent)
         is_uint8 = is_uint8 and not fact_of(step.component).is_cast
@@ -76,8 +76,7 @@ def _applied(node: Bracketed, indent: int) -> list[str]:
 
 
 def _drawn(step: Step, written: Written, rows: str, epoch: str) -> Node:
-    written.ours.append(hash_rows)
-    key = call("hash_rows", "SEED", epoch, rows, str(step.draw or 0))
+    key = call(written.ours.name(hash_rows), "SEED", epoch, rows, str(step.draw or 0))
     if step.form is None:
         return call("row_by_row", X, key, written.component("transform", step.component))
     form = step.form.batched
@@ -105,6 +104,5 @@ def _argument(value: Any, written: Written) -> Node:
 
 def _named(function: Any, written: Written) -> str:
     if function.__module__.startswith(OURS):
-        written.ours.append(function)
-        return str(function.__name__)
+        return written.ours.name(function)
     return f"v2.functional.{function.__name__}"

@@ -61,7 +61,8 @@ ONE_HOT = '''
 def one_hot(values, features):
     """A one at the place of each value; an unknown one is all zeros, or the last."""
     parts = []
-    for column, feature in zip([values] if values.ndim == 1 else values.T, features):
+    columns = [values] if values.ndim == 1 else values.T
+    for column, feature in zip(columns, features, strict=True):
         other = feature["width"] - 1 if feature["has_other"] else -1
         places = {value: place for place, value in enumerate(feature["categories"])}
         found = np.array([places.get(value, other) for value in column.tolist()])

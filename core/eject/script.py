@@ -5,7 +5,6 @@ registry, numbers, and patterns as string literals.
 """
 
 import re
-import sys
 from typing import Any
 
 import torch
@@ -16,13 +15,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from core.data.manifest import Kind, Manifest
 from core.data.targets import Targets
 from core.eject import pixels, reading, training
-from core.eject.code import Bracketed, Node, assign, call
+from core.eject.code import WIDTH, Bracketed, Node, assign, call
 from core.eject.components import Written
 from core.eject.data import Reading
+from core.eject.sources import Cutting, import_blocks, in_isort_order
 from core.eject.training import Settings
 from core.nets import build
 from core.nets.randomness import hash_rows, permutation
 from core.nets.readout import has_one_output
+from core.nets.steps import steps_per_epoch
 from core.nets.transforms import Pipeline
 from modelyard.specs import JobSpec
 
@@ -64,7 +65,7 @@ def row_by_row(x, keys, transform):
     """Each image with the generator seeded for it, whose state is as before afterwards."""
     state = torch.default_generator.get_state()
     images = []
-    for image, key in zip(x, keys.tolist()):
+    for image, key in zip(x, keys.tolist(), strict=True):
         torch.default_generator.manual_seed(key)
         images.append(transform(image))
     torch.default_generator.set_state(state)
@@ -99,19 +100,19 @@ IMPORTS = {
 
 
 class Trained(Struct, frozen=True):
-    """How far a job came: epochs that it began, and `steps` in all where the last one is not complete.
-    `resolved` are the settings that its first claim fixed."""
+    """How far a job came: completed `epochs`, and optimizer `steps` in all. `resolved` are the settings that
+    its first claim fixed."""
 
     epochs: int
-    steps: int | None
+    steps: int
     resolved: dict[str, Any]
 
 
 class Script(Struct, frozen=True):
-    """The script, and the functions of ours that it imports."""
+    """`text` imports what `ours` holds, where it holds anything."""
 
     text: str
-    ours: list[Any]
+    ours: Cutting
 
 
 def write(
@@ -125,16 +126,27 @@ def write(
     is_single = has_one_output(loss_type, targets)
     is_classes = targets.task == "classification"
     views = Views.of(spec, manifest)
+    has_batch_norm = any(isinstance(module, _BatchNorm) for module in net.modules())
+    whole = trained.epochs * steps_per_epoch(
+        len(rows.train),
+        spec.trainer.batch_size,
+        drop_last=spec.trainer.drop_last,
+        has_batch_norm=has_batch_norm,
+        accumulate=spec.trainer.accumulate,
+    )
+    is_cut = trained.steps > whole
+    epochs = trained.epochs + is_cut
     settings = Settings(
         resolved=trained.resolved,
+        names=[name for name, _ in net.named_parameters()],
         inputs=views.train_inputs,
         eval_inputs=views.eval_inputs,
         is_reshaped=is_single or (not is_classes and loss_type != "GaussianNLLLoss"),
         counts_right=is_classes and not is_single and not targets.is_one_hot,
-        has_batch_norm=any(isinstance(module, _BatchNorm) for module in net.modules()),
+        has_batch_norm=has_batch_norm,
         rows=len(rows.train),
         has_test=len(rows.test) > 0,
-        steps=trained.steps,
+        steps=trained.steps if is_cut else None,
     )
     prefixes = views.prefixes(written)
     mixers = pixels.mixers(spec.transforms.train, len(rows.classes or []), written)
@@ -159,15 +171,15 @@ def write(
     if any("row_by_row(" in each for each in functions):
         functions.append(ROW_BY_ROW.strip("\n"))
     if "permutation(" in text:
-        if written.ours and hash_rows in written.ours:
-            written.ours.append(permutation)
+        if hash_rows.__name__ in written.ours.names:
+            written.ours.name(permutation)
         else:
             functions.insert(0, PERMUTATION.strip("\n"))
     constants = [
         'DATA = json.loads(Path(__file__).with_name("data.json").read_text())',
         f"SEED = {spec.trainer.seed}",
-        f"EPOCHS = {trained.epochs}{_of_at_most(spec, trained)}",
-        *([f"STEPS = {trained.steps}"] if trained.steps is not None else []),
+        f"EPOCHS = {epochs}{_of_at_most(spec, epochs)}",
+        *([f"STEPS = {trained.steps}"] if is_cut else []),
         f"BATCH_SIZE = {spec.trainer.batch_size}",
         *([f"ACCUMULATE = {spec.trainer.accumulate}"] if spec.trainer.accumulate > 1 else []),
         *_prefix_constants(prefixes),
@@ -220,12 +232,20 @@ class Views(Struct, frozen=True):
         if self.train is not None and self.train.rest and not self.is_one:
             lines = pixels.lines_of(self.train, written, "rows", "epoch", 4)
             told = '    """The training transforms: each draw is a function of seed, epoch, row and place."""'
-            parts.append("\n".join(["def augment(x, rows, epoch):", told, *lines, "    return x"]))
+            parts.append("\n".join(["def augment(x, rows, epoch):", told, *_returning(lines)]))
         if self.eval is not None and self.eval.rest:
             lines = pixels.lines_of(self.eval, written, "rows", "0", 4)
             told = '    """From stored pixels to what the net sees."""'
-            parts.append("\n".join(["def prepare(x):", told, *lines, "    return x"]))
+            parts.append("\n".join(["def prepare(x):", told, *_returning(lines)]))
         return parts
+
+
+def _returning(lines: list[str]) -> list[str]:
+    """The last assignment as what is returned, where it is one line."""
+    *others, last = lines
+    if "\n" in last or len(last) + 3 > WIDTH:
+        return [*lines, "    return x"]
+    return [*others, last.replace("    x = ", "    return ", 1)]
 
 
 def _steps(pipeline: Pipeline | None) -> list[Any]:
@@ -255,32 +275,16 @@ def _prefix_constants(prefixes: list[list[Node]]) -> list[str]:
     return lines
 
 
-def _of_at_most(spec: JobSpec, trained: Trained) -> str:
-    return (
-        f"  # of {spec.trainer.epochs}: the job ended there" if trained.epochs < spec.trainer.epochs else ""
-    )
+def _of_at_most(spec: JobSpec, epochs: int) -> str:
+    return f"  # of {spec.trainer.epochs}: the job ended there" if epochs < spec.trainer.epochs else ""
 
 
 def _imports(body: str, written: Written) -> str:
-    found = [line for pattern, line in IMPORTS.items() if re.search(pattern, body)]
-    if {"from torch import nn", "from torch import optim"} <= set(found):
-        found = [line for line in found if line != "from torch import optim"]
-        found[found.index("from torch import nn")] = "from torch import nn, optim"
-    both = {"from torch.optim import lr_scheduler", "from torch.optim import swa_utils"}
-    if both <= set(found):
-        found = [line for line in found if line not in both] + [
-            "from torch.optim import lr_scheduler, swa_utils"
-        ]
-    blocks = []
-    for is_library in (True, False):
-        lines = [
-            line for line in found if (re.split(r"[ .]", line)[1] in sys.stdlib_module_names) is is_library
-        ]
-        blocks.append("\n".join(sorted(lines, key=lambda line: (line.startswith("from"), line.lower()))))
-    if written.ours:
-        names = sorted({each.__name__ for each in written.ours}, key=lambda n: (n[0].islower(), n))
-        line = f"from {PARTS} import {', '.join(names)}"
-        if len(line) > 88:
-            line = f"from {PARTS} import (\n" + "".join(f"    {name},\n" for name in names) + ")"
-        blocks.append(line)
-    return "\n\n".join(block for block in blocks if block)
+    blocks = import_blocks(line for pattern, line in IMPORTS.items() if re.search(pattern, body))
+    if written.ours.is_empty:
+        return blocks
+    names = ", ".join(sorted(written.ours.names, key=in_isort_order))
+    line = f"from {PARTS} import {names}"
+    if len(line) > WIDTH:
+        line = f"from {PARTS} import (\n" + "".join(f"    {name},\n" for name in names.split(", ")) + ")"
+    return f"{blocks}\n\n{line}"

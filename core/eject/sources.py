@@ -28,28 +28,61 @@ class _Module:
     imports: dict[str, str] = field(default_factory=dict)
 
 
-def cut_out(members: Iterable[Any], heading: str) -> str:
-    """A module with these functions and classes. `heading` becomes its docstring."""
-    cutting = _Cutting()
-    for member in members:
-        cutting.take(member.__module__, member.__name__)
-    imports = sorted(set(cutting.imports), key=_place)
-    return f'"""{heading}"""\n\n' + "\n".join(imports) + "\n\n" + cutting.text().lstrip("\n")
+def import_blocks(statements: Iterable[str]) -> str:
+    """Each module once, in the order of isort: the standard library, then what is installed."""
+    statements = set(statements)
+    bare = {each for each in statements if each.startswith("import ")}
+    members: dict[str, set[str]] = {}
+    for each in statements - bare:
+        module, names = each.removeprefix("from ").split(" import ")
+        members.setdefault(module, set()).update(names.split(", "))
+    lines = [(each.split()[1], each) for each in bare]
+    for module, names in members.items():
+        lines.append((module, f"from {module} import {', '.join(sorted(names, key=in_isort_order))}"))
+    blocks = []
+    for is_library in (True, False):
+        block = [
+            each for each in lines if (each[0].partition(".")[0] in sys.stdlib_module_names) is is_library
+        ]
+        block.sort(key=lambda each: (each[1].startswith("from"), each[0]))
+        blocks.append("\n".join(line for _, line in block))
+    return "\n\n".join(block for block in blocks if block)
 
 
-class _Cutting:
+def in_isort_order(name: str) -> tuple[int, str]:
+    """Constants, then classes, then the rest."""
+    return (0 if name.isupper() else 1 if name[0].isupper() else 2), name
+
+
+class Cutting:
+    """A file in the making."""
+
     def __init__(self) -> None:
         self.imports: list[str] = []
+        self.names: dict[str, None] = {}
         self._modules: dict[str, _Module] = {}
         self._taken: dict[tuple[str, str], None] = {}
         self._parts: list[tuple[_Definition, str]] = []
-        self._owners: dict[str, str] = {}
+        self._owners: dict[str, list[str]] = {}
 
-    def take(self, module_name: str, name: str) -> str:
-        """Returns what it is called in the cut: two modules may use one private name."""
+    @property
+    def is_empty(self) -> bool:
+        return not self._parts
+
+    def name(self, member: Any) -> str:
+        """Takes a function or a class with all that it uses. Returns what it is called in the file."""
+        called = self._take(member.__module__, member.__name__)
+        self.names[called] = None
+        return called
+
+    def text(self, heading: str) -> str:
+        """The file; `heading` becomes its docstring."""
+        return f'"""{heading}"""\n\n{import_blocks(self.imports)}\n{self._definitions()}'
+
+    def _take(self, module_name: str, name: str) -> str:
         module = self._module(module_name)
         if name in module.ours:
-            return self.take(*module.ours[name])
+            return self._take(*module.ours[name])
         if name in module.imports:
             self.imports.append(module.imports[name])
             return name
@@ -62,17 +95,17 @@ class _Cutting:
         source = _segment(module, definition)
         for used in dict.fromkeys(node.id for node in ast.walk(definition) if isinstance(node, ast.Name)):
             if used in known and used != name:
-                renamed = self.take(module_name, used)
+                renamed = self._take(module_name, used)
                 source = re.sub(rf"\b{used}\b", renamed, source) if renamed != used else source
         if called != name:
             source = re.sub(rf"\b{name}\b", called, source)
         self._parts.append((definition, source))
         return called
 
-    def text(self) -> str:
+    def _definitions(self) -> str:
         """What is used stands before what uses it."""
         parts = []
-        was_plain = False
+        was_plain = True  # after imports
         for definition, source in self._parts:
             is_plain = isinstance(definition, ast.Assign | ast.AnnAssign)
             parts.append(("\n" if is_plain and was_plain else "\n\n") + source + "\n")
@@ -80,8 +113,12 @@ class _Cutting:
         return "".join(parts)
 
     def _called(self, module_name: str, name: str) -> str:
-        owner = self._owners.setdefault(name, module_name)
-        return name if owner == module_name else f"_{module_name.rpartition('.')[2]}{name}"
+        """Two modules may use one name: then the second has a number behind it."""
+        owners = self._owners.setdefault(name, [])
+        if module_name not in owners:
+            owners.append(module_name)
+        place = owners.index(module_name)
+        return name if place == 0 else f"{name}{place + 1}"
 
     def _module(self, name: str) -> _Module:
         if name not in self._modules:
@@ -124,9 +161,3 @@ def _segment(module: _Module, definition: _Definition) -> str:
     ):
         start -= 1
     return "\n".join(module.lines[start : definition.end_lineno])
-
-
-def _place(statement: str) -> tuple[bool, str]:
-    """The standard library first, and in it `import` before `from`."""
-    root = re.split(r"[ .]", statement)[1]
-    return root not in sys.stdlib_module_names, not statement.startswith("import"), statement

@@ -1,11 +1,13 @@
 """The part of a script that trains: net, loss, optimizer, schedule and the loop."""
 
+import re
 from typing import Any
 
 from msgspec import Struct
 
 from core.eject.code import Bracketed, Node, assign, call, literal, show, text
 from core.eject.components import Component, Written
+from core.nets.matching import full_matches
 from core.nets.pretrained import architectures_in
 from modelyard.specs import JobSpec
 
@@ -22,7 +24,7 @@ def matches(name, patterns):
 FREEZE = '''
 def freeze(epoch):
     """What is frozen in an epoch has no gradient, and its batch norms stay as they are."""
-    for name, parameter in net.named_parameters():
+{since}    for name, parameter in net.named_parameters():
         if matches(name, FROZEN):
             parameter.requires_grad = {thawed}
 '''
@@ -35,12 +37,18 @@ FREEZE_NORMS = """    for module in net.modules():
 """
 
 
+#: What both read alike, without repetitions in repetitions.
+_PLAIN = re.compile(r"(?:\\[.dw]|[A-Za-z0-9_.*+?|()]|\[[A-Za-z0-9_.-]+\])*")
+_REPEATED = re.compile(r"\(\?|\)[*+?]|[*+?]{2}")
+
+
 class Settings(Struct, frozen=True):
-    """What the sections depend on beside the spec. `inputs` and `eval_inputs` are the expressions of a batch;
-    targets are `is_reshaped` to what the net gives. `rows` train. Where a job ended within an epoch `steps`
-    says after how many."""
+    """What the sections depend on beside the spec. `names` are those of the parameters; `inputs` and
+    `eval_inputs` are the expressions of a batch; targets are `is_reshaped` to what the net gives. `rows`
+    train. Where a job ended within an epoch `steps` says after how many."""
 
     resolved: dict[str, Any]
+    names: list[str]
     inputs: str
     eval_inputs: str
     is_reshaped: bool
@@ -60,7 +68,7 @@ def net_lines(spec: JobSpec, settings: Settings, written: Written) -> list[str]:
         if component["weights"] is not None:
             lines += _pretrained(path, component)
     if spec.initialize:
-        lines += _initialize(spec.initialize)
+        lines += _initialize(spec.initialize, settings)
     if settings.resolved["memory_format"] == "channels_last":
         lines.append("net = net.to(memory_format=torch.channels_last)")
     return lines
@@ -74,7 +82,7 @@ def objective_lines(spec: JobSpec, settings: Settings, written: Written) -> list
         optimizer.get(name) for name in ("fused", "foreach", "capturable", "differentiable")
     ):
         optimizer["fused"] = True
-    lines += _optimizer(optimizer, spec, written)
+    lines += _optimizer(optimizer, spec, settings, written)
     if spec.scheduler is not None:
         lines.append(assign("scheduler", _scheduler(spec.scheduler, written)))
     if settings.resolved["precision"] == "fp16":
@@ -93,9 +101,12 @@ def definitions(spec: JobSpec, settings: Settings) -> list[str]:
     if spec.freeze or spec.optimizer.get("param_groups"):
         parts.append(MATCHES)
     if spec.freeze:
-        since = "any(epoch >= since and re.fullmatch(p, name) for since, p in THAWED)"
-        thawed = since if spec.unfreeze else "False"
-        parts.append(FREEZE.format(thawed=thawed) + (FREEZE_NORMS if settings.has_batch_norm else ""))
+        since = "    thawed = [pattern for since, pattern in THAWED if epoch >= since]\n"
+        freeze = FREEZE.format(
+            since=since if spec.unfreeze else "",
+            thawed="matches(name, thawed)" if spec.unfreeze else "False",
+        )
+        parts.append(freeze + (FREEZE_NORMS if settings.has_batch_norm else ""))
     return [part.strip("\n") for part in parts] + [_evaluate(settings)]
 
 
@@ -133,6 +144,14 @@ def loop_lines(spec: JobSpec, settings: Settings, mixers: list[Node]) -> list[st
     return lines
 
 
+def pattern(match: str, names: list[str]) -> str:
+    """RE2's patterns are Python's, but for some; of those, and of what Python might not end with, the names
+    that match stand in its place."""
+    if _PLAIN.fullmatch(match) and not _REPEATED.search(match):
+        return match
+    return "|".join(re.escape(name) for name in full_matches(match, names))
+
+
 def _pretrained(path: str, component: Component) -> list[str]:
     module = "net" + "".join(
         f"[{part}]" if part.isdigit() else f".{part}" for part in path.split(".") if part
@@ -146,7 +165,7 @@ def _pretrained(path: str, component: Component) -> list[str]:
     ]
 
 
-def _initialize(entries: list[Component]) -> list[str]:
+def _initialize(entries: list[Component], settings: Settings) -> list[str]:
     """The last entry that speaks of a parameter fills it, in the order of the net."""
     written, lines = Written(), list[str]()
     for place, entry in enumerate(reversed(entries)):
@@ -156,13 +175,15 @@ def _initialize(entries: list[Component]) -> list[str]:
         if entry["parameter"] is not None:
             conditions.append(f"name == {text(entry['parameter'])}")
         if entry["match"] is not None:
-            conditions.append(f're.fullmatch({text(entry["match"])}, f"{{path}}.{{name}}".lstrip("."))')
+            match = text(pattern(entry["match"], settings.names))
+            conditions.append(f're.fullmatch({match}, f"{{path}}.{{name}}".lstrip("."))')
         word = "elif" if place else "if"
         lines.append(f"        {word} {' and '.join(conditions) or 'True'}:")
         fill = written.component("initializer", entry, "parameter")
         lines.append(f"            {show(fill, 12)}")
+    needs_path = any(entry["match"] is not None for entry in entries)
     return [
-        "for path, layer in net.named_modules():",
+        "for path, layer in net.named_modules():" if needs_path else "for layer in net.modules():",
         "    for name, parameter in layer.named_parameters(recurse=False):",
         *lines,
     ]
@@ -177,15 +198,20 @@ def _loss(loss: Component, written: Written) -> Node:
     return written.component("loss", plain, **more)
 
 
-def _optimizer(optimizer: Component, spec: JobSpec, written: Written) -> list[str]:
+def _optimizer(optimizer: Component, spec: JobSpec, settings: Settings, written: Written) -> list[str]:
     groups = spec.optimizer.get("param_groups") or []
     if not groups and not spec.freeze:
         return [assign("optimizer", written.component("optimizer", optimizer, "net.parameters()"))]
     lines: list[str] = []
     if spec.freeze:
-        lines.append(assign("FROZEN", literal(list(spec.freeze))))
+        lines.append(assign("FROZEN", literal([pattern(each, settings.names) for each in spec.freeze])))
         if spec.unfreeze:
-            lines.append(assign("THAWED", literal([(each.epoch, each.match) for each in spec.unfreeze])))
+            lines.append(
+                assign(
+                    "THAWED",
+                    literal([(each.epoch, pattern(each.match, settings.names)) for each in spec.unfreeze]),
+                )
+            )
     frozen = "not matches(name, FROZEN)" if spec.freeze else ""
     if spec.unfreeze:
         frozen += " or matches(name, [pattern for _, pattern in THAWED])"
@@ -201,7 +227,7 @@ def _optimizer(optimizer: Component, spec: JobSpec, written: Written) -> list[st
         lines.append("trained = dict(net.named_parameters())")
     if not groups:
         return [*lines, assign("optimizer", written.component("optimizer", optimizer, "trained.values()"))]
-    patterns = literal([group["match"] for group in groups])
+    patterns = literal([pattern(group["match"], settings.names) for group in groups])
     lines.append(assign("GROUPS", patterns))
     lines.append("rest = [p for name, p in trained.items() if not matches(name, GROUPS)]")
     items: list[Node] = [Bracketed([('"params": ', "rest")], bracket="{")]

@@ -9,3 +9,8 @@ def path_below(root: Path, key: str) -> Path:
     if not path.is_relative_to(root):
         raise ValueError(f"a storage key stays below its root, got {key!r}")
     return path
+
+
+def suspects_key(job_id: str, fence: int) -> str:
+    """Where the attempt that ended a job left the rows that its net doubts."""
+    return f"jobs/{job_id}/{fence}/suspects.json"

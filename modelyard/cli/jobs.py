@@ -1,19 +1,29 @@
-"""`modelyard jobs`: plan, submit, watch and stop trainings."""
+"""`modelyard jobs`: plan, submit, watch, pause, stop and fork trainings."""
 
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, TypeAlias
 
 from cyclopts import App, Parameter
 
-from modelyard.cli.files import read_mapping
+from modelyard.cli.files import read_mapping, write_whole
 from modelyard.cli.session import AsJson, Count, Session, Shared, numbers
 from modelyard.cli.watching import follow
-from modelyard.specs import Job, Progress
+from modelyard.resources.jobs import JobHandle
+from modelyard.specs import Job, JobState, Progress
 
-app = App(name="jobs", help="Plan, submit, watch and stop trainings.")
+app = App(name="jobs", help="Plan, submit, watch, pause, stop and fork trainings.")
 
 SpecFile: TypeAlias = Annotated[
     str, Parameter(allow_leading_hyphen=True, help="a spec as JSON or YAML; - reads standard input")
+]
+
+PatchFile: TypeAlias = Annotated[
+    str,
+    Parameter(
+        allow_leading_hyphen=True,
+        help="what to change, as JSON or YAML: fields to merge, null takes one out; - reads standard input",
+    ),
 ]
 
 
@@ -26,14 +36,7 @@ def submit(spec: SpecFile, *, watch: bool = False, as_json: AsJson = False, sess
     """
     body = read_mapping(spec)
     with session.client() as client:
-        job = client.jobs.submit(body)
-        if as_json:
-            session.show_json(job.job)
-        else:
-            session.say(job.id)
-        for warning in job.job.warnings:
-            session.remark(f"warning: {warning}")
-        return follow(session, job) if watch else 0
+        return _queued(session, client.jobs.submit(body), watch, as_json)
 
 
 @app.command
@@ -133,6 +136,54 @@ def cancel(job_id: str, *, session: Shared) -> None:
 
 
 @app.command
+def pause(job_id: str, *, session: Shared) -> None:
+    """Set a job aside; a running one saves a checkpoint and gives its place to others.
+
+    Args:
+        job_id: the job's id
+    """
+    with session.client() as client:
+        job = client.jobs.pause(job_id)
+    is_paused = job.state is JobState.PAUSED
+    session.say(f"{job.id} is {job.state}" + ("" if is_paused else " and will be paused"))
+
+
+@app.command
+def resume(job_id: str, *, session: Shared) -> None:
+    """Go on with a paused job, from its last checkpoint.
+
+    Args:
+        job_id: the job's id
+    """
+    with session.client() as client:
+        job = client.jobs.resume(job_id)
+    is_running = job.state is JobState.RUNNING
+    session.say(f"{job.id} is {job.state}" + (" and goes on" if is_running else ""))
+
+
+@app.command
+def fork(
+    job_id: str,
+    patch: PatchFile | None = None,
+    *,
+    start: Annotated[str | None, Parameter(name="--from")] = None,
+    watch: bool = False,
+    as_json: AsJson = False,
+    session: Shared,
+) -> int:
+    """Queue a new job of another one's spec, and print its id.
+
+    Args:
+        job_id: the id of the job that it is of, in any state
+        start: begin with the weights of a checkpoint: best, last or its id
+        watch: stay until it ends; the exit status is then 1 unless it succeeded
+    """
+    body = read_mapping(patch) if patch is not None else {}
+    with session.client() as client:
+        return _queued(session, client.jobs.fork(job_id, body, start), watch, as_json)
+
+
+@app.command
 def metrics(job_id: str, *, names: list[str] | None = None, as_json: AsJson = False, session: Shared) -> None:
     """Every number that a job reported.
 
@@ -149,6 +200,86 @@ def metrics(job_id: str, *, names: list[str] | None = None, as_json: AsJson = Fa
         ("name", "epoch", "step", "value", "at"),
         ((m.name, m.epoch, m.step, m.value if m.value is not None else m.non_finite, m.at) for m in found),
     )
+
+
+def _queued(session: Session, job: JobHandle, watch: bool, as_json: bool) -> int:
+    if as_json:
+        session.show_json(job.job)
+    else:
+        session.say(job.id)
+    for warning in job.job.warnings:
+        session.remark(f"warning: {warning}")
+    return follow(session, job) if watch else 0
+
+
+@app.command
+def suspects(
+    job_id: str,
+    *,
+    split: str = "train",
+    limit: Count = 50,
+    picture: Annotated[Path | None, Parameter(help="also write a grid of them as a PNG")] = None,
+    as_json: AsJson = False,
+    session: Shared,
+) -> None:
+    """Rows that a trained net doubts: likely wrong labels, or the greatest losses.
+
+    Args:
+        job_id: the job's id
+        split: of which split of its dataset
+        limit: show so many at most
+    """
+    with session.client() as client:
+        found = client.jobs.suspects(job_id, split, limit)
+        if picture is not None:
+            write_whole(picture, client.jobs.suspects_png(job_id, split))
+    if as_json:
+        session.show_json(found)
+        return
+    session.show_table(
+        ("index", "label", "predicted", "score", "loss", "likely"),
+        (
+            (x.index, x.label, x.predicted, x.score, x.loss, "yes" if x.is_likely else None)
+            for x in found.items
+        ),
+    )
+    likely = f", {found.num_likely} with a label that is likely wrong" if found.num_likely is not None else ""
+    session.remark(f"{found.num_scored} rows of {found.split} looked at{likely}")
+
+
+@app.command
+def eject(
+    job_id: str,
+    *,
+    output: Annotated[Path, Parameter(name=("--output", "-o"))] = Path("eject.zip"),
+    session: Shared,
+) -> None:
+    """Write a job as a script of plain PyTorch that gives its weights again, with what it needs, as a zip.
+
+    Args:
+        job_id: the job's id
+        output: the file to write
+    """
+    with session.client() as client:
+        write_whole(output, client.jobs.eject(job_id))
+    session.say(str(output))
+
+
+@app.command
+def tensorboard(
+    job_id: str,
+    *,
+    output: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None,
+    session: Shared,
+) -> None:
+    """Write what TensorBoard shows of a job to a zip: unpack it and run `tensorboard --logdir` on the folder.
+
+    Args:
+        job_id: the job's id
+        output: the file to write; else <job id>.zip
+    """
+    with session.client() as client:
+        session.say(str(client.jobs.tensorboard(job_id, output or Path(f"{job_id}.zip"))))
 
 
 def _show(session: Session, job: Job, as_json: bool) -> None:
@@ -170,9 +301,17 @@ def _show(session: Session, job: Job, as_json: bool) -> None:
             ("registered", f"{job.registered.model}@{job.registered.version}" if job.registered else None),
             ("error", f"{job.error.code}: {job.error.message} {job.error.hint}" if job.error else None),
             ("attempt", job.attempt),
+            ("forked from", _origin(job)),
         )
     )
     session.show_table(("state", "at", "reason"), ((t.state, t.at, t.reason) for t in job.transitions))
+
+
+def _origin(job: Job) -> str | None:
+    if job.forked_from is None:
+        return None
+    start = job.forked_from.checkpoint
+    return job.forked_from.job + (f", weights of {start}" if start is not None else "")
 
 
 def _progress(done: Progress) -> str:

@@ -45,6 +45,7 @@ from modelyard.specs.models import (
 )
 from modelyard.specs.plans import Layer, Plan, ResolvedTransforms
 from modelyard.specs.predictions import Prediction, PredictReply, PredictRequest, ScoredLabel
+from modelyard.specs.suspects import Suspect, Suspects
 from modelyard.specs.uploads import DatasetUpload, Upload, UploadRequest
 
 __all__ = [
@@ -95,6 +96,8 @@ __all__ = [
     "ScoredLabel",
     "Signature",
     "Split",
+    "Suspect",
+    "Suspects",
     "Tensor",
     "TorchvisionSource",
     "Trainer",

@@ -10,12 +10,14 @@ from litestar import Controller, Response, delete, get, post
 from litestar.params import QueryParameter
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from core import boards
 from core.db.models import Event, utc_now
 from core.db.models import Job as Row
 from core.db.statements import checkpoints, jobs, models
 from core.db.statements.jobs import TERMINAL
 from core.errors import Conflict, NotFound
 from core.nets.parse import MAX_SPEC_BYTES
+from core.storage.keys import suspects_key
 from modelyard.specs import ForkRequest, Job, JobDataset, JobSpec, JobState, Page, Wanted
 from service import steering
 from service.api.paging import page_of
@@ -147,10 +149,13 @@ class Jobs(Controller):
             files = [
                 key for keys in (await session.execute(checkpoints.files_of(job_id))).all() for key in keys
             ]
+            folder = boards.run_folder(parts.settings.resolved_home(), row.name, job_id)
+            files.append(suspects_key(job_id, row.fence))
             await session.execute(checkpoints.delete_checkpoints(job_id))
             await session.delete(row)
             await session.commit()
         await asyncio.to_thread(_delete_files, parts, files)
+        await asyncio.to_thread(boards.forget, parts.storage, folder, job_id)
 
 
 async def _steer(

@@ -10,8 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torchvision.transforms.v2 import functional
 
@@ -20,7 +18,6 @@ from core.data.manifest import ColumnStats, Kind, Manifest
 from core.data.prepare import resolve_prepare
 from core.data.targets import resolve_targets
 from core.errors import Invalid
-from core.nets.steps import steps_per_epoch
 from core.nets.transforms import Pipeline, resolve, without_random
 from modelyard.specs import Feature, JobSpec, ProblemError, Split
 from modelyard.specs.jobspec import Transforms
@@ -29,80 +26,6 @@ from workers.batches import Batches
 from workers.loaders import Rows, Source, open_rows, raw_instance
 
 CPU = torch.device("cpu")
-
-
-def numbered(rows: int, **fields: Any) -> Batches:
-    """Row n holds the number n, so that a batch tells which rows are in it."""
-    values = torch.arange(rows, dtype=torch.float32)
-    fields = {"batch_size": 4, "seed": 7, **fields}
-    return Batches((values[:, None],), values, torch.arange(rows), None, device=CPU, **fields)
-
-
-def rows_of_epoch(batches: Batches, epoch: int, first_batch: int = 0) -> list[list[int]]:
-    return [batch.targets.int().tolist() for batch in batches.of_epoch(epoch, first_batch)]
-
-
-def test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch() -> None:
-    batches = numbered(50, shuffle=True)
-    later = rows_of_epoch(batches, 3)
-    torch.manual_seed(99)
-    rows_of_epoch(batches, 0)
-    assert rows_of_epoch(numbered(50, shuffle=True), 3) == later
-    assert rows_of_epoch(batches, 4) != later
-    assert rows_of_epoch(numbered(50, shuffle=True, seed=8), 3) != later
-
-
-def test_without_shuffle_rows_keep_their_order() -> None:
-    assert rows_of_epoch(numbered(6), 5) == [[0, 1, 2, 3], [4, 5]]
-
-
-@given(st.integers(1, 60), st.integers(1, 20), st.booleans(), st.booleans(), st.integers(0, 5))
-def test_every_row_comes_once_an_epoch_and_the_count_of_batches_is_known_before(
-    rows: int, batch_size: int, drop_last: bool, merge_single: bool, epoch: int
-) -> None:
-    options = {"drop_last": drop_last, "merge_single": merge_single}
-    batches = numbered(rows, batch_size=batch_size, shuffle=True, **options)
-    found = rows_of_epoch(batches, epoch)
-    kept = rows - rows % batch_size if drop_last and rows >= batch_size else rows
-    seen = Counter(row for batch in found for row in batch)
-    assert len(seen) == kept
-    assert set(seen.values()) == {1}
-    expected = steps_per_epoch(rows, batch_size, drop_last=drop_last, has_batch_norm=merge_single)
-    assert len(batches) == len(found) == expected
-
-
-def test_batch_norm_never_sees_a_last_batch_of_one() -> None:
-    assert [len(batch) for batch in rows_of_epoch(numbered(9, merge_single=True), 0)] == [4, 5]
-    assert [len(batch) for batch in rows_of_epoch(numbered(9), 0)] == [4, 4, 1]
-    assert [len(batch) for batch in rows_of_epoch(numbered(10, merge_single=True), 0)] == [4, 4, 2]
-
-
-def test_a_resumed_epoch_is_the_tail_of_the_unbroken_one_with_random_transforms() -> None:
-    images = torch.randint(0, 256, (23, 1, 8, 8), dtype=torch.uint8)
-    pipeline = Pipeline.from_spec(resolve([{"type": "RandomRotation", "degrees": [-30.0, 30.0]}]))
-    batches = Batches((images,), torch.arange(23), torch.arange(23), pipeline, 5, 11, CPU, shuffle=True)
-    unbroken = list(batches.of_epoch(2))
-    torch.manual_seed(1234)
-    resumed = list(batches.of_epoch(2, first_batch=3))
-    assert len(resumed) == 2
-    for expected, got in zip(unbroken[3:], resumed, strict=True):
-        assert torch.equal(expected.inputs[0], got.inputs[0])
-        assert torch.equal(expected.targets, got.targets)
-
-
-def test_a_row_is_augmented_alike_whoever_is_in_its_batch_and_otherwise_in_another_epoch() -> None:
-    images = torch.randint(0, 256, (12, 1, 8, 8), dtype=torch.uint8)
-    pipeline = Pipeline.from_spec(resolve([{"type": "RandomRotation", "degrees": [-90.0, 90.0]}]))
-
-    def rows(batch_size: int, epoch: int) -> torch.Tensor:
-        batches = Batches((images,), torch.arange(12), torch.arange(12), pipeline, batch_size, 11, CPU)
-        return torch.cat([batch.inputs[0] for batch in batches.of_epoch(epoch)])
-
-    assert torch.equal(rows(3, 0), rows(12, 0))
-    assert not torch.equal(rows(12, 0), rows(12, 1))
-
-
-# Datasets on disk
 
 
 def write(folder: Path, table: pa.Table, manifest: Manifest) -> None:
@@ -307,6 +230,18 @@ def test_arrays_of_bytes_are_images(shape: tuple[int, ...], row: tuple[int, ...]
     rows = open_rows(source_of(tmp_path))
     assert rows.train_inputs[0].dtype == torch.uint8
     assert np.array_equal(rows.train_inputs[0].numpy(), x.reshape(20, *row))
+
+
+def test_the_prefix_of_images_in_arrays_is_that_of_each_alone_and_is_cached(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (300, 9, 8, 3), dtype=np.uint8)
+    arrays_dataset(tmp_path, x, np.arange(300, dtype=np.int64) % 2, classes=["a", "b"])
+    resize = {"type": "Resize", "size": [5, 6]}
+    for _ in range(2):
+        rows = open_rows(source_of(tmp_path, transforms=Transforms(train=[resize])))
+        for row in (0, 255, 256, 299):
+            alone = functional.resize(torch.from_numpy(x[row]).permute(2, 0, 1).contiguous(), [5, 6])
+            assert torch.equal(rows.train_inputs[0][row], alone)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 def test_images_in_arrays_with_their_channels_last_are_turned(tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """The packed cache: the decoder's own pixels, computed once, whole or not at all."""
 
 import os
+import resource
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -144,17 +147,133 @@ packed_images(table, "RGB", dies_in_the_middle, "k", Path({str(tmp_path)!r}), 2)
     assert np.array_equal(given[9], decode_image(colours()[9], "RGB"))
 
 
-def test_the_space_is_taken_before_the_first_pixel_is_written(tmp_path: Path) -> None:
-    sizes: list[tuple[int, int]] = []
+def test_a_full_disk_is_an_error_that_leaves_no_file(tmp_path: Path) -> None:
+    large = [image_bytes(seed, (200, 200)) for seed in range(20)]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10 * 200 * 200, before[1]))
+        with pytest.raises(OSError, match="File too large"):
+            packed(large, tmp_path, mode="L")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert files(tmp_path) == []
 
-    def looks(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        sizes.extend((path.stat().st_blocks * 512, path.stat().st_size) for path in tmp_path.iterdir())
+
+SIZES = [(9, 7), (30, 20), (1, 1), (20, 30), (9, 7), (64, 3)]
+
+
+def test_images_of_differing_sizes_lie_end_to_end_and_are_read_one_by_one(tmp_path: Path) -> None:
+    images = [image_bytes(seed, size, "RGB") for seed, size in enumerate(SIZES)]
+    given = packed_images(table_of(images), "RGB", as_is, "k", tmp_path, 2, may_differ=True)
+    assert not given.is_one_size
+    assert len(given) == len(SIZES)
+    for row in [5, 0, 2, 3, 1, 4]:
+        assert np.array_equal(given.read(row), decode_image(images[row], "RGB"))
+    (file,) = tmp_path.iterdir()
+    pixels = sum(3 * width * height for width, height in SIZES)
+    assert pixels < file.stat().st_size < pixels + 1024
+    with pytest.raises(Invalid, match="differ in size"):
+        packed(images, tmp_path)
+
+
+def test_images_of_one_size_may_be_read_one_by_one_too(tmp_path: Path) -> None:
+    given = packed_images(table_of(colours()), "RGB", as_is, "k", tmp_path, 2, may_differ=True)
+    assert given.is_one_size
+    assert np.array_equal(np.stack([given.read(row) for row in range(10)]), given.array())
+
+
+def test_images_that_differ_stay_readable_when_their_file_is_pruned(tmp_path: Path) -> None:
+    images = [image_bytes(seed, size, "RGB") for seed, size in enumerate(SIZES)]
+    given = packed_images(table_of(images), "RGB", as_is, "k", tmp_path, 2, may_differ=True)
+    prune(tmp_path, keep_bytes=0)
+    assert np.array_equal(given.read(4), decode_image(images[4], "RGB"))
+
+
+def test_a_file_that_was_cut_short_is_not_read_as_pixels(tmp_path: Path) -> None:
+    images = [image_bytes(seed, size, "RGB") for seed, size in enumerate(SIZES)]
+    given = packed_images(table_of(images), "RGB", as_is, "k", tmp_path, 2, may_differ=True)
+    (file,) = tmp_path.iterdir()
+    os.truncate(file, file.stat().st_size - 1)
+    with pytest.raises(OSError, match="ends before image 5"):
+        given.read(5)
+
+
+def test_progress_is_told_and_may_stop_the_packing(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    images = colours(300)
+    packed_images(table_of(images), "L", as_is, "k", tmp_path, 2, progress=lambda *at: told.append(at))
+    assert told == [(128, 300), (256, 300), (300, 300)]
+
+    def stops(done: int, _total: int) -> None:
+        if done > 200:
+            raise InterruptedError("enough")
+
+    with pytest.raises(InterruptedError):
+        packed_images(table_of(images), "L", as_is, "other", tmp_path, 2, progress=stops)
+    assert len(files(tmp_path)) == 1
+
+
+def packed_beside(folder: Path, prefix: Prefix, told: list[int]) -> threading.Thread:
+    def run() -> None:
+        packed_images(
+            table_of(colours()), "RGB", prefix, "k", folder, 1, progress=lambda done, _: told.append(done)
+        )
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def test_of_two_jobs_that_miss_at_once_one_computes_and_the_other_waits(tmp_path: Path) -> None:
+    began, may_go_on, computed = threading.Event(), threading.Event(), []
+
+    def slow(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        computed.append(1)
+        began.set()
+        assert may_go_on.wait(10)
         return pixels
 
-    large = [image_bytes(seed, (200, 200)) for seed in range(20)]
-    packed_images(table_of(large), "L", looks, "k", tmp_path, threads=1)
-    allocated, size = sizes[0]
-    assert allocated >= size >= 20 * 200 * 200
+    first = packed_beside(tmp_path, slow, [])
+    assert began.wait(10)
+    told: list[int] = []
+    second = packed_beside(tmp_path, never, told)
+    while len(told) < 3:  # it waits, and its job can be stopped meanwhile
+        time.sleep(0.01)
+    may_go_on.set()
+    first.join(10)
+    second.join(10)
+    assert len(computed) == 10
+    assert set(told) == {0}
+    assert len(files(tmp_path)) == 1
+    assert np.array_equal(packed(colours(), tmp_path, prefix=never)[7], decode_image(colours()[7], "RGB"))
+
+
+def test_the_one_that_waits_computes_itself_where_the_other_fails(tmp_path: Path) -> None:
+    began, may_go_on = threading.Event(), threading.Event()
+
+    def fails(_pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        began.set()
+        assert may_go_on.wait(10)
+        raise Invalid("its own error")
+
+    def run() -> None:
+        with pytest.raises(Invalid, match="its own error"):
+            packed(colours(), tmp_path, prefix=fails)
+
+    first = threading.Thread(target=run)
+    first.start()
+    assert began.wait(10)
+    told: list[int] = []
+    second = packed_beside(tmp_path, as_is, told)
+    while not told:
+        time.sleep(0.01)
+    may_go_on.set()
+    first.join(10)
+    second.join(10)
+    assert told[-1] == 10
+    assert np.array_equal(packed(colours(), tmp_path, prefix=never)[7], decode_image(colours()[7], "RGB"))
 
 
 def test_pruning_keeps_what_was_used_last_within_the_bound(tmp_path: Path) -> None:

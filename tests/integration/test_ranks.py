@@ -1,8 +1,13 @@
 """Two processes that train one net: the same weights as one, the same run after a death, and nobody left."""
 
+import multiprocessing
+import os
 import random
+import resource
 import signal
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +17,17 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from core.nets import artifacts
+from core.nets.plan import Source, check
+from tests import house as homes
 from tests import ranks
 from tests.attempts import arrays, c, seq
 from tests.numerics.test_trainer import assert_equal_to_the_bit
 from workers import children
 from workers.children import Child
-from workers.messages import AnyReport, EpochEnded, Saved, Started, Stop, Stopped, Verified
+from workers.house import House
+from workers.messages import AnyReport, EpochEnded, Noted, Saved, Started, Stop, Stopped, TooLarge, Verified
 from workers.ranks import Ranks
+from workers.tasks import train_one
 
 NUMBERS = arrays([7], classes=3, train=27, validation=4)
 #: Neither dropout nor batch norm, which see the rows of their own rank.
@@ -86,7 +95,7 @@ def test_a_parameter_that_thaws_trains_from_then_on_on_both(tmp_path: Path) -> N
 def test_weighted_classes_weigh_within_the_rows_of_a_rank(tmp_path: Path) -> None:
     """As in the batches of a window: torch divides by the weights of the rows that it sees, so that two
     devices are near one and not equal to it."""
-    spec = spec_of(loss=c("CrossEntropyLoss", weight=[1.0, 1.0, 8.0]))
+    spec = spec_of(loss=c("CrossEntropyLoss", class_weights=[1.0, 1.0, 8.0]))
     one = ranks.run(ranks.order_of(spec, NUMBERS, tmp_path / "one", devices=1))
     two = ranks.run(ranks.order_of(spec, NUMBERS, tmp_path / "two", devices=2))
     difference = max(
@@ -205,3 +214,114 @@ def test_processes_without_a_supervisor_end(tmp_path: Path) -> None:
     for process in processes:
         process.join(10)
         assert process.exitcode == -signal.SIGKILL
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    opened = homes.open_house(f"sqlite:///{tmp_path / 'db.sqlite'}", tmp_path / "home", slots=2)
+    yield opened
+    opened.database.close()
+
+
+def test_a_job_on_two_devices_whose_rank_dies_is_lost_and_ends_as_an_unbroken_one(
+    house: House, tmp_path: Path
+) -> None:
+    manifest = homes.add_digits(house, tmp_path)
+    unbroken = homes.add_job(house, manifest, epochs=20, devices=2)
+    train_one(house)
+    assert homes.read_job(house, unbroken).state == "succeeded"
+    broken = homes.add_job(house, manifest, epochs=20, devices=2)
+    thread = threading.Thread(target=train_one, args=(house,))
+    thread.start()
+    while not homes.read_checkpoints(house, broken):
+        time.sleep(0.01)
+    last = max(process.pid or 0 for process in multiprocessing.active_children())
+    os.kill(last, signal.SIGKILL)
+    thread.join()
+    job = homes.read_job(house, broken)
+    assert (job.state, job.losses, job.error) == ("queued", 1, None)
+    assert "signal 9" in job.transitions[-1]["reason"]
+    assert not multiprocessing.active_children()
+    train_one(house)
+    job = homes.read_job(house, broken)
+    assert (job.state, job.attempt, job.resolved["devices"]) == ("succeeded", 2, 2)
+    assert job.metrics["test_accuracy"] > 0.8
+    newest = [homes.read_checkpoints(house, each)[0].weights_sha256 for each in (broken, unbroken)]
+    assert newest[0] == newest[1]
+    assert not list(house.settings.scratch().glob("jobs/*/*"))
+
+
+def test_a_run_on_two_devices_goes_on_on_one_and_says_that_it_is_another(tmp_path: Path) -> None:
+    spec = spec_of()
+    two = ranks.run(ranks.order_of(spec, NUMBERS, tmp_path / "two", devices=2))
+    half = ranks.run(ranks.order_of(spec_of(max_steps=6), NUMBERS, tmp_path / "half", devices=2))
+    order = ranks.resumed(ranks.order_of(spec, NUMBERS, tmp_path / "one", devices=1), half, tmp_path / "on")
+    state = artifacts.load(Path(order.resume.state))
+    state["cursor"]["ended"] = None  # as a checkpoint in the middle of a longer job has it
+    artifacts.save(state, Path(order.resume.state))
+    resumed = ranks.run(order)
+    noted = [report for report in resumed if isinstance(report, Noted)]
+    assert [(each.type, each.data) for each in noted] == [("inexact_resume", {"devices": [2, 1]})]
+    assert_close(ranks.weights(resumed), ranks.weights(two))
+    last_epoch = [max(ends_of(run).items())[1] for run in (resumed, two)]
+    assert last_epoch[0] == pytest.approx(last_epoch[1], rel=1e-5)
+
+
+#: A row of 8 x 8 takes 1 MiB in the forward pass and another in the backward one.
+LARGE = seq(
+    c("Conv2d", out_channels=1, kernel_size=1),
+    c("Upsample", scale_factor=64),
+    c("AdaptiveAvgPool2d", output_size=2),
+    c("Flatten"),
+    c("Linear", out_features=10),
+)
+
+
+def shut_in(pid: int) -> None:
+    """Leaves a process that trains on 100 rows of `LARGE` room for 75 and both passes."""
+    used = min(size_of(pid) for _ in range(60))
+    resource.prlimit(pid, resource.RLIMIT_AS, (used + 150 * 2**20,) * 2)
+
+
+def test_a_rank_that_runs_out_of_memory_in_a_backward_pass_has_all_take_smaller_pieces(
+    tmp_path: Path,
+) -> None:
+    data = arrays([1, 8, 8], classes=10, train=200, validation=4)
+    spec = spec_of(LARGE, epochs=100, batch_size=200, checkpoint={"every_epochs": 100})
+    order = ranks.order_of(spec, data, tmp_path, devices=2)
+
+    def heard(report: AnyReport, child: Child | Ranks) -> None:
+        if isinstance(report, Started) and isinstance(child, Ranks):
+            shut_in(child._children[1].process.pid or 0)
+
+    too_large = ranks.run(order, heard)[-1]
+    assert isinstance(too_large, TooLarge), too_large
+    assert (too_large.pieces, too_large.data["rows_at_once"]) == (2, 50)
+    short = replace(order, spec=order.spec | {"trainer": order.spec["trainer"] | {"max_steps": 3}})
+    in_pieces = ranks.run(replace(short, pieces=2))
+    assert_close(ranks.weights(in_pieces), ranks.weights(ranks.run(short)))
+
+
+def test_a_job_one_of_whose_ranks_runs_out_of_memory_goes_on_in_the_same_attempt(
+    house: House, tmp_path: Path
+) -> None:
+    manifest = homes.add_digits(house, tmp_path)
+    trainer = {"batch_size": 200, "devices": 2, "max_steps": 14, "device": "cpu"}
+    raw = {"name": "digits", "dataset": "digits@1", "model": LARGE, "trainer": trainer}
+    job_id = homes.queue_job(house, check(raw, Source("digits@1", manifest)).spec)
+    thread = threading.Thread(target=train_one, args=(house,))
+    thread.start()
+    while homes.read_job(house, job_id).started_at is None:
+        time.sleep(0.01)
+    shut_in(max(process.pid or 0 for process in multiprocessing.active_children()))
+    thread.join()
+    job = homes.read_job(house, job_id)
+    assert (job.state, job.attempt, job.losses) == ("succeeded", 1, 0)
+    told = [event.data for event in homes.read_events(house, job_id) if event.type == "out_of_memory"]
+    assert [data["rows_at_once"] for data in told] == [50]
+
+
+def size_of(pid: int) -> int:
+    """Bytes of a process's address space, some milliseconds later."""
+    time.sleep(0.01)
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()

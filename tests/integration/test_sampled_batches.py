@@ -110,7 +110,7 @@ def test_an_epoch_has_as_many_batches_as_the_plan_says(
 
 def test_no_patient_trains_and_validates(tmp_path: Path) -> None:
     _, attempt = prepared(tmp_path, {"group": "patient", "validation": 0.3})
-    rows = attempt.open_data().rows
+    rows = attempt.begin()[0].rows
     table = pa.ipc.open_file(str(tmp_path / "data.arrow")).read_all()
     patient = table.column("patient").to_pylist()
     training, validation = ({patient[row] for row in index} for index in (rows.train, rows.validation))

@@ -77,6 +77,32 @@ def test_work_and_steps_are_told_apart_where_the_past_allows_it(service: Running
     assert told["estimated_seconds"] == pytest.approx(expected, rel=1e-3)
 
 
+def test_the_work_of_a_job_is_that_of_every_batch_on_each_device(service: RunningService, me: Owner) -> None:
+    """81 rows to train on, 18 a batch: 5 batches an epoch, or 2 steps of 4 batches."""
+    me.dataset()
+    told = {
+        words: me.row(me.post_job(trainer={"epochs": 1, "batch_size": 18} | dict(words))["id"])
+        for words in ((), (("accumulate", 4),), (("devices", 2),))
+    }
+    plain, accumulated, shared = told.values()
+    assert (plain.progress["steps"], accumulated.progress["steps"]) == (5, 2)
+    assert plain.work == pytest.approx(3 * ADDS * 18 * 5)
+    assert accumulated.work == pytest.approx(3 * ADDS * 72 * 2)
+    assert shared.work == pytest.approx(plain.work / 2)
+
+
+def test_a_step_of_several_batches_takes_as_long_as_they_do(service: RunningService, me: Owner) -> None:
+    forget(me)
+    me.dataset()
+    job = ended(me, 10.0)
+    assert plan(me, 10)["estimated_seconds"] == pytest.approx(10.0)
+    # 2 batches an epoch, in one step of two: the same batches, and about the same time.
+    trainer = {"epochs": 10, "batch_size": 64, "accumulate": 2}
+    reply = me.client.post("/v1/plans", json=me.job(trainer=trainer)).json()
+    assert reply["steps"] == job.progress["steps"] // 2
+    assert reply["estimated_seconds"] == pytest.approx(10.0)
+
+
 @pytest.mark.parametrize(
     "values",
     [{"state": "failed"}, {"attempt": 2}, {"pool": "gpu"}, {"work": None}, {"started_at": None}],

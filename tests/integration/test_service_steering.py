@@ -46,6 +46,21 @@ def reasons(me: Owner, job_id: str) -> list[tuple[str, str]]:
     return [(one["state"], one["reason"]) for one in transitions]
 
 
+def test_the_schema_lists_the_routes_with_examples(service: RunningService) -> None:
+    with service.client() as client:
+        schema = client.get("/schema/openapi.json").json()
+    for what in ("pause", "resume", "cancel", "fork"):
+        operation = schema["paths"][f"/v1/jobs/{{job_id}}/{what}"]["post"]
+        assert operation["x-scope"] == "train"
+        assert operation["description"]
+    fork = schema["components"]["schemas"]["ForkRequest"]
+    content = schema["paths"]["/v1/jobs/{job_id}/fork"]["post"]["requestBody"]["content"]
+    assert content["application/json"]["schema"] == {"$ref": "#/components/schemas/ForkRequest"}
+    assert set(fork["properties"]) == {"patch", "from"}
+    assert fork["properties"]["patch"]["examples"]
+    assert "best" in str(fork["properties"]["from"])
+
+
 # Pause and resume
 
 

@@ -207,6 +207,53 @@ def test_a_job_cancelled_while_it_came_back_to_the_queue_is_cancelled(house: Hou
     assert house.get(Job, "job_1").state == JobState.CANCELLED
 
 
+def test_a_job_paused_while_it_came_back_to_the_queue_is_paused(house: House) -> None:
+    house.job(state=JobState.QUEUED, wanted=Wanted.PAUSE)
+    house.sweep(0)
+    job = house.get(Job, "job_1")
+    assert (job.state, job.transitions[-1]["reason"]) == (JobState.PAUSED, "paused by its owner")
+
+
+def test_a_sweep_makes_room_for_a_higher_priority_once(house: House) -> None:
+    house.worker("wrk_1", slots=2, busy=2)
+    early, late = NOW - timedelta(hours=1), NOW
+    house.job("job_early", worker_id="wrk_1", queued_at=early)
+    house.job("job_late", worker_id="wrk_1", queued_at=late)
+    house.job("job_urgent", state=JobState.QUEUED, priority=1)
+    house.sweep(0)
+    house.sweep(0)
+    assert house.get(Job, "job_late").preempted_by == "job_urgent"
+    assert house.get(Job, "job_early").preempted_by is None
+
+
+def test_nobody_makes_room_for_a_job_that_may_not_be_claimed(house: House) -> None:
+    house.worker("wrk_1", slots=1, busy=1)
+    house.job(worker_id="wrk_1")
+    house.job("job_later", state=JobState.QUEUED, priority=1, not_before=NOW + timedelta(seconds=5))
+    house.job("job_paused", state=JobState.PAUSED, wanted=Wanted.PAUSE, priority=1)
+    house.job("job_gpu", state=JobState.QUEUED, pool="gpu", priority=1)
+    house.sweep(0)
+    assert house.get(Job, "job_1").preempted_by is None
+
+
+def test_two_sweepers_stop_one_job_for_one_that_waits(house: House) -> None:
+    house.worker("wrk_1", slots=4, busy=4)
+    for number in range(4):
+        house.job(f"job_{number}", worker_id="wrk_1", queued_at=NOW + timedelta(minutes=number))
+    house.job("job_urgent", state=JobState.QUEUED, priority=1)
+
+    async def both() -> None:
+        sweepers = [house.sweeper() for _ in range(3)]
+        await asyncio.gather(*(one.sweep() for one in sweepers))
+        for one in sweepers:
+            one.close()
+            await one._database.close()
+
+    asyncio.run(both())
+    marks = [house.get(Job, f"job_{number}").preempted_by for number in range(4)]
+    assert marks == [None, None, None, "job_urgent"]
+
+
 def test_two_sweepers_count_a_loss_once(house: House) -> None:
     house.job()
 

@@ -225,6 +225,44 @@ def test_jobs_list_show_cancel_and_metrics(cli: Cli, service: ScriptedService) -
     assert cli("jobs", "metrics", "job_1", "--names", "val_loss").out.startswith("val_loss\t1\t5\tnan\t")
 
 
+def test_jobs_pause_and_resume_say_what_will_be(cli: Cli, service: ScriptedService) -> None:
+    service.on(
+        "POST",
+        "/v1/jobs/job_1/pause",
+        Answer(202, a_job(wanted="pause")),
+        Answer(200, a_job(state="paused", wanted="pause")),
+    )
+    service.on(
+        "POST",
+        "/v1/jobs/job_1/resume",
+        Answer(200, a_job()),
+        Answer(200, a_job(state="queued")),
+        problem(409, "no_such_transition", "job job_1 is queued and not paused"),
+    )
+    assert cli("jobs", "pause", "job_1").out == "job_1 is running and will be paused\n"
+    assert cli("jobs", "pause", "job_1").out == "job_1 is paused\n"
+    assert cli("jobs", "resume", "job_1").out == "job_1 is running and goes on\n"
+    assert cli("jobs", "resume", "job_1").out == "job_1 is queued\n"
+    refused = cli("jobs", "resume", "job_1")
+    assert refused.status == 1
+    assert "is queued and not paused" in refused.err
+
+
+def test_jobs_fork_prints_the_new_jobs_id(cli: Cli, service: ScriptedService, tmp_path: Path) -> None:
+    (tmp_path / "patch.yaml").write_text("trainer: {epochs: 9}\nscheduler: null\n")
+    origin = {"job": "job_1", "checkpoint": "ckpt_1"}
+    child = a_job(id="job_2", forked_from=origin, warnings=["few rows"])
+    service.on("POST", "/v1/jobs/job_1/fork", Answer(202, child))
+    service.on("GET", "/v1/jobs/job_2", Answer(200, child))
+    ran = cli("jobs", "fork", "job_1", str(tmp_path / "patch.yaml"), "--from", "best")
+    assert ran == (0, "job_2\n", "warning: few rows\n")
+    assert cli("jobs", "fork", "job_1").status == 0
+    sent = service.requests_for("POST", "/v1/jobs/job_1/fork")
+    patch = {"trainer": {"epochs": 9}, "scheduler": None}
+    assert [one.json() for one in sent] == [{"patch": patch, "from": "best"}, {"patch": {}}]
+    assert "forked from: job_1, weights of ckpt_1" in cli("jobs", "show", "job_2").out
+
+
 def test_models_list_show_and_alias(cli: Cli, service: ScriptedService) -> None:
     model = {"name": "m", "created_at": AT, "latest": 3, "aliases": {"production": 3}}
     service.on("GET", "/v1/models", Answer(200, {"items": [model], "next": None}))

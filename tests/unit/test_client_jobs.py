@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from modelyard import Client, errors
-from modelyard.specs import JobSpec, Plan
+from modelyard.specs import ForkedFrom, JobSpec, Plan
 from tests.unit.scripted_service import (
     AT,
     Answer,
@@ -146,3 +146,43 @@ def test_metrics_checkpoints_cancel_and_delete_ask_for_what_was_named(
     assert client.jobs.cancel("job_1").wanted == "cancel"
     client.jobs.delete("job_1")
     assert service.requests_for("GET", "/v1/jobs/job_1/metrics")[0].query["names"] == "val_loss,lr"
+
+
+def test_pause_and_resume_give_the_job_as_it_then_is(client: Client, service: ScriptedService) -> None:
+    service.on("GET", "/v1/jobs/job_1", Answer(200, a_job()))
+    service.on("POST", "/v1/jobs/job_1/pause", Answer(202, a_job(wanted="pause")))
+    service.on("POST", "/v1/jobs/job_1/resume", Answer(200, a_job(state="queued")))
+    handle = client.jobs.handle("job_1")
+    assert (handle.pause().wanted, handle.job.wanted) == ("pause", "pause")
+    assert (handle.resume().state, handle.job.state) == ("queued", "queued")
+    assert client.jobs.pause("job_1").wanted == "pause"
+    assert client.jobs.resume("job_1").state == "queued"
+
+
+def test_a_job_that_cannot_be_resumed_is_a_conflict(client: Client, service: ScriptedService) -> None:
+    service.on("POST", "/v1/jobs/job_1/resume", problem(409, "no_such_transition", "job_1 is running"))
+    with pytest.raises(errors.Conflict, match="job_1 is running"):
+        client.jobs.resume("job_1")
+
+
+def test_a_fork_sends_its_patch_and_where_it_starts_with_a_key_of_its_own(
+    client: Client, service: ScriptedService
+) -> None:
+    origin = {"job": "job_1", "checkpoint": "ckpt_1"}
+    service.on("GET", "/v1/jobs/job_1", Answer(200, a_job()))
+    service.on(
+        "POST",
+        "/v1/jobs/job_1/fork",
+        Answer(202, a_job(), breaks_off=True),
+        Answer(202, a_job(id="job_2", forked_from=origin)),
+    )
+    patch = {"trainer": {"epochs": 9}, "scheduler": None}
+    forked = client.jobs.fork("job_1", patch, start="best")
+    assert forked.id == "job_2"
+    assert forked.job.forked_from == ForkedFrom("job_1", "ckpt_1")
+    client.jobs.handle("job_1").fork(idempotency_key="mine")
+    sent = service.requests_for("POST", "/v1/jobs/job_1/fork")
+    assert [request.json() for request in sent] == [{"patch": patch, "from": "best"}] * 2 + [{"patch": {}}]
+    keys = [request.headers["idempotency-key"] for request in sent]
+    assert keys[0] == keys[1]
+    assert keys[2] == "mine"

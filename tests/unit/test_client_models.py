@@ -102,7 +102,7 @@ def test_a_damaged_download_leaves_what_was_there(
     target.write_bytes(b"older")
     damaged = Answer(200, b"damaged", {"ETag": weights(b"whole").headers["ETag"]})
     service.on("GET", "/v1/checkpoints/ckpt_1/weights", damaged)
-    with pytest.raises(errors.UnexpectedReply, match="expected weights with SHA-256"):
+    with pytest.raises(errors.UnexpectedReply, match="expected bytes with SHA-256"):
         client.checkpoints.download("ckpt_1", target)
     assert target.read_bytes() == b"older"
     assert len(list(tmp_path.iterdir())) == 1

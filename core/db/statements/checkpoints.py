@@ -72,5 +72,10 @@ def files_of(job_id: str) -> Select[str, str]:
     return select(Checkpoint.weights_key, Checkpoint.state_key).where(Checkpoint.job_id == job_id)
 
 
+def kept_files_of(job_id: str) -> Select[str, str]:
+    """Those of `files_of` that have not been collected."""
+    return files_of(job_id).where(Checkpoint.state != "collected")
+
+
 def delete_checkpoints(job_id: str) -> Delete:
     return delete(Checkpoint).where(Checkpoint.job_id == job_id)
