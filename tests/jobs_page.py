@@ -1,4 +1,4 @@
-"""`docs/jobs.md` as a test reads it: pieces of JSON, what stands beside each, the datasets they are for."""
+"""The pages on jobs as a test reads them: pieces of JSON, what stands beside each, and their datasets."""
 
 import ast
 import json
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from core.data.manifest import ColumnStats, Kind, Manifest
 from modelyard.specs import Feature
@@ -15,7 +16,14 @@ from tests import manifests
 
 Component = dict[str, Any]
 
-PAGE = (Path(__file__).parents[1] / "docs" / "jobs.md").read_text()
+#: By name.
+PAGES = {
+    name: (Path(__file__).parents[1] / "docs" / name).read_text()
+    for name in ("jobs.md", "training.md", "devices.md")
+}
+
+#: Python under this word instead of a dataset's is said to a service (tests/e2e/test_training_page.py).
+CLIENT = "client"
 
 _BLOCK = re.compile(
     r"^#+ (?P<heading>[^\n]+)$|^```(?P<language>\w+)(?: (?P<dataset>\w+))?\n(?P<body>.*?)^```$", re.M | re.S
@@ -26,6 +34,7 @@ class Piece(Struct, frozen=True):
     """Fields of a job on a dataset, with the Python beside them or the words under them. Those under the
     heading "Refused" are `is_refused`."""
 
+    page: str
     line: int
     dataset: str
     fields: dict[str, Any]
@@ -35,7 +44,7 @@ class Piece(Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        return f"line {self.line} {'-'.join(self.fields)}"
+        return f"{self.page} line {self.line} {'-'.join(self.fields)}"
 
     @property
     def manifest(self) -> Manifest:
@@ -48,18 +57,31 @@ class Piece(Struct, frozen=True):
 
 
 def pieces() -> Iterator[Piece]:
+    for name, text in PAGES.items():
+        yield from _pieces_of(name, text)
+
+
+def said_to_a_service(page: str) -> list[str]:
+    """The Python of a page that speaks to a service by our client."""
+    blocks = _BLOCK.finditer(PAGES[page])
+    return [block["body"] for block in blocks if block["dataset"] == CLIENT]
+
+
+def _pieces_of(page: str, text: str) -> Iterator[Piece]:
     """Those of one fence belong in turn to the statements of Python, or lines of text, in the next."""
     is_refused, open_pieces = False, list[Piece]()
-    for block in _BLOCK.finditer(PAGE):
+    for block in _BLOCK.finditer(text):
         if block["heading"] is not None:
             is_refused = block["heading"] == "Refused"
             continue
-        line, body = PAGE[: block.start()].count("\n") + 2, block["body"]
+        line, body = text[: block.start()].count("\n") + 2, block["body"]
+        if block["dataset"] == CLIENT:
+            continue
         match block["language"]:
             case "json":
                 yield from open_pieces
                 open_pieces = [
-                    Piece(line + before, block["dataset"], fields, is_refused)
+                    Piece(page, line + before, block["dataset"], fields, is_refused)
                     for before, fields in _objects(body)
                 ]
             case "python":
@@ -75,7 +97,7 @@ def pieces() -> Iterator[Piece]:
 def _with(found: list[Piece], field: str, beside: list[str], line: int) -> Iterator[Piece]:
     assert len(found) == len(beside) > 0, f"line {line}: {len(beside)} for {len(found)} pieces of JSON"
     for piece, text in zip(found, beside, strict=True):
-        yield Piece(piece.line, piece.dataset, piece.fields, piece.is_refused, **{field: text})
+        yield replace(piece, **{field: text})
 
 
 def _objects(text: str) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -62,11 +62,10 @@ class Attempt:
                 self.link, self.spec, self.resolved, training, cursor, data, self.scratch, board
             )
             verified = self._follow(running)
-            if verified is not None:
-                board.measured(verified.test_metrics, cursor.step)
+            board.measured(verified.test_metrics, cursor.step)
         return verified
 
-    def _follow(self, running: Running) -> Verified | None:
+    def _follow(self, running: Running) -> Verified:
         """From the first step to the proof of the version."""
         try:
             running.follow(self.stages_ms, self.born)
@@ -79,7 +78,8 @@ class Attempt:
         if chosen is None:
             raise Interrupted
         verified = registration.verify(chosen, self.spec, running.training, running.data, self.scratch)
-        doubted = suspects.write(verified, chosen, running.training, running.data, self.scratch)
+        trained_s = running.cursor.seconds
+        doubted = suspects.write(verified, chosen, running.training, running.data, trained_s, self.scratch)
         return msgspec.structs.replace(verified, suspects=doubted)
 
     def begin(self) -> tuple[Data, Training, Cursor]:
@@ -105,8 +105,8 @@ class Attempt:
             self.resolved = resolve(self.spec, self.order, net)
         torch.set_num_threads(self.resolved["threads"])
         torch.use_deterministic_algorithms(self.resolved["deterministic"])
-        # With it torch would fill all new memory with nan, an eighth of a step's time; nothing here reads it.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        # Else torch would fill all new memory with nan, an eighth of a step's time; nothing here reads it.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # untyped
         # torch's own default computes convolutions on a GPU in TF32: too coarse for fp32, and for golden
         # answers that a CPU replays within 1e-4.
         torch.backends.cudnn.allow_tf32 = False

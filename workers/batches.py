@@ -22,7 +22,8 @@ from workers.inputs import Inputs
 @dataclass(frozen=True)
 class Batch:
     """`inputs` are the net's, in its order; `index` are the rows' numbers in the dataset, int64 [B] on the
-    CPU. A step's gradient is the sum of those of its batches' mean losses, each times its `share`."""
+    CPU. A step's gradient is the sum of those of its batches' mean losses, each times its `share`. `counts`
+    [B] is what each row counts for in such a mean; None where each counts one."""
 
     inputs: tuple[Tensor, ...]
     targets: Tensor
@@ -30,6 +31,7 @@ class Batch:
     share: float = 1.0
     begins_step: bool = True
     ends_step: bool = True
+    counts: Tensor | None = None
 
     @property
     def rows(self) -> int:
@@ -44,27 +46,28 @@ class Batch:
 
     def _piece(self, rows: slice) -> "Batch":
         index = self.index[rows]
+        counts = None if self.counts is None else self.counts[rows]
+        part = len(index) / self.rows if counts is None else _part(counts, self.counts)
         return replace(
             self,
             inputs=tuple(x[rows] for x in self.inputs),
             targets=self.targets[rows],
             index=index,
-            share=self.share * len(index) / self.rows,
+            share=self.share * part,
+            counts=counts,
         )
 
 
 @dataclass(frozen=True)
 class Span:
-    """One batch of an epoch: the rows from `start` to `end` of its order, and its place in its step."""
+    """One batch of an epoch: the rows from `start` to `end` of its order, and its place in its step, which
+    takes those of `window`."""
 
     start: int
     end: int
-    share: float = 1.0
+    window: slice
     begins_step: bool = True
     ends_step: bool = True
-
-
-_ALONE = Span(0, 0)
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Batches:
     A last batch with fewer rows than ranks is merged into the one before, and refused where it is the only.
 
     `makers` transform the rows of an epoch in other processes; `channels_last` is how images lie in memory.
+    `counts` [N] is what each row counts for in the mean of the loss; None where each counts one.
     """
 
     inputs: tuple[Inputs, ...]
@@ -96,6 +100,7 @@ class Batches:
     world: int = 1
     channels_last: bool = False
     makers: Makers | None = None
+    counts: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self._spans)
@@ -115,13 +120,17 @@ class Batches:
         spans = self._spans[first_batch:]
         rows = (slice(span.start, span.end) for span in spans)
         wanted = [Wanted(index_D[each], draws_D[each], self.seed, epoch) for each in rows]
-        yield from self._batches(self._feed, spans, wanted)
+        for span, batch in zip(spans, self._batches(self._feed, wanted), strict=True):
+            share, counts = self._share(span, index_D)
+            yield replace(
+                batch, share=share, begins_step=span.begins_step, ends_step=span.ends_step, counts=counts
+            )
 
     def in_order(self) -> Iterator[Batch]:
         """Every row once, whatever the rank, as evaluation takes them."""
         parts = torch.split(self.index, self.batch_size)
         wanted = [Wanted(index_B, index_B, self.seed, 0) for index_B in parts]
-        yield from self._batches(replace(self._feed, makers=None), [_ALONE] * len(parts), wanted)
+        yield from self._batches(replace(self._feed, makers=None), wanted)
 
     @cached_property
     def _order(self) -> Order:
@@ -140,7 +149,7 @@ class Batches:
         return [span for window in windows for span in self._window(window)]
 
     def _window(self, bounds: list[tuple[int, int]]) -> Iterator[Span]:
-        window_rows = bounds[-1][1] - bounds[0][0]
+        window = slice(bounds[0][0], bounds[-1][1])
         for place, (start, end) in enumerate(bounds):
             rows = end - start
             if rows < self.world:
@@ -149,8 +158,15 @@ class Batches:
                     "trainer.batch_size, or lower trainer.devices"
                 )
             ours = rows * self.rank // self.world, rows * (self.rank + 1) // self.world
-            share = (ours[1] - ours[0]) * self.world / window_rows
-            yield Span(start + ours[0], start + ours[1], share, place == 0, place == len(bounds) - 1)
+            yield Span(start + ours[0], start + ours[1], window, place == 0, place == len(bounds) - 1)
+
+    def _share(self, span: Span, index_D: Tensor) -> tuple[float, Tensor | None]:
+        """Of a batch in its step, times the ranks over which a mean is taken; and what its rows count for."""
+        rows, window = slice(span.start, span.end), span.window
+        if self.counts is None:
+            return (span.end - span.start) * self.world / (window.stop - window.start), None
+        counts_B = self.counts[index_D[rows]]
+        return _part(counts_B, self.counts[index_D[window]]) * self.world, counts_B
 
     @cached_property
     def _feed(self) -> Feed:
@@ -160,11 +176,17 @@ class Batches:
     def _near_targets(self) -> Tensor:
         return self.targets.to(self.device)
 
-    def _batches(self, feed: Feed, spans: list[Span], wanted: list[Wanted]) -> Iterator[Batch]:
+    def _batches(self, feed: Feed, wanted: list[Wanted]) -> Iterator[Batch]:
         with closing(feed.of(wanted)) as made:
-            for span, each, inputs in zip(spans, wanted, made, strict=True):
+            for each, inputs in zip(wanted, made, strict=True):
                 targets = self._near_targets.index_select(0, each.index_B.to(self.device, non_blocking=True))
                 if self.mixing is not None:  # here in the loop: its draws come in turn with dropout's
                     mixed, targets = self.mixing(inputs[0], targets)
                     inputs = (mixed,)
-                yield Batch(inputs, targets, each.index_B, span.share, span.begins_step, span.ends_step)
+                yield Batch(inputs, targets, each.index_B)
+
+
+def _part(counts: Tensor, whole: Tensor) -> float:
+    """0 where no row of the whole counts."""
+    total = whole.sum().item()
+    return counts.sum().item() / total if total else 0.0

@@ -15,6 +15,7 @@ from core.nets.clock import Clock
 from core.nets.freezing import freezing_of, trained_names
 from core.nets.measures import measuring
 from core.nets.mixing import Mixing
+from core.nets.objective import row_counts
 from core.nets.optimization import build_optimizer
 from core.nets.pretrained import load_pretrained
 from core.nets.sampling import order_of
@@ -53,17 +54,20 @@ def build_training(
     """Moves the net to its device. The rest of a resumed training's state is `trainer.restore`'s."""
     trainer, device = spec.trainer, torch.device(resolved["device"])
     net = net.to(device).to(memory_format=FORMATS[resolved["memory_format"]])
-    loss = build.build_loss(needed(spec.loss), is_one_hot=data.targets.is_one_hot).to(device)
+    loss = build.build_loss(needed(spec.loss), is_one_hot=data.targets.is_one_hot)
     freezing = freezing_of(spec)
     names = [name for name, _ in net.named_parameters()]
     optimizer = build_optimizer(
         _fused(spec.optimizer, resolved), net, trained_names(freezing, names, trainer.epochs)
     )
-    train = dataclasses.replace(train_batches(net, spec, resolved, data), rank=crew.rank, world=crew.world)
+    train = train_batches(net, spec, resolved, data)
+    # Mixed rows have probabilities for classes, and each counts one.
+    counts = None if train.mixing is not None else row_counts(loss, data.rows.targets)
+    train = dataclasses.replace(train, rank=crew.rank, world=crew.world, counts=counts)
     scheduler = spec.scheduler or {}
     training = Training(
         net=net,
-        loss=loss,
+        loss=loss.to(device),
         optimizer=optimizer,
         scheduler=build_scheduler(spec.scheduler, optimizer, Clock(trainer.epochs, train.steps)),
         interval=scheduler.get("interval", "epoch"),

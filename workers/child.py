@@ -28,7 +28,7 @@ from workers.data_workers import DataWorkers
 from workers.link import Link, QuietLink
 from workers.messages import Failed, Order, WentAstray
 from workers.resolving import NoDevice
-from workers.running import TooLarge
+from workers.running import TooLarge, is_out_of_memory
 from workers.saving import StorageFull
 from workers.trainer import NonFiniteLoss
 
@@ -77,7 +77,7 @@ def _report_of(error: Exception, order: Order) -> Failed | WentAstray | messages
             return Failed(JobErrorCode.NON_FINITE_LOSS, str(error), error.hint)
         case TooLarge():
             return messages.TooLarge(error.pieces, error.data)
-        case torch.OutOfMemoryError() | MemoryError():
+        case _ if is_out_of_memory(error):
             hint = "lower trainer.batch_size, or make the net smaller"
             return Failed(JobErrorCode.OUT_OF_MEMORY, str(error) or "out of memory", hint)
         case StorageFull():

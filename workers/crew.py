@@ -108,13 +108,15 @@ class Ranks(Crew):
         os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = loopback()
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
-            store=dist.FileStore(order.rendezvous, order.world),
+            store=dist.FileStore(order.rendezvous, order.world),  # type: ignore[attr-defined] # it is public
             rank=order.rank,
             world_size=order.world,
             timeout=PATIENCE,
         )
         # What is agreed on goes from processor to processor: no GPU is waited for.
-        self._words = dist.new_group(backend="gloo", timeout=PATIENCE)
+        words = dist.new_group(backend="gloo", timeout=PATIENCE)
+        assert isinstance(words, dist.ProcessGroup)  # torch gives a number to who is no member
+        self._words = words
 
     @property
     def stop(self) -> Stop | None:
@@ -154,9 +156,9 @@ class Ranks(Crew):
             except Exception as error:  # the others wait for it too
                 told[1] = error
         dist.broadcast_object_list(told, src=0, group=self._words)
-        made, error = told
-        if error is not None:
-            raise error
+        made, raised = told
+        if raised is not None:
+            raise raised
         return made  # type: ignore[no-any-return]  # what `make` gives
 
     def gathered(self, value: T) -> list[T]:

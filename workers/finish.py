@@ -144,10 +144,13 @@ def _register_in_turn(write: Callable[[], None], ledger: Ledger) -> None:
 
 def _register(ledger: Ledger, verified: Verified, version_id: str, key: str) -> None:
     with ledger.transaction() as turn:
-        _write_version(turn.session, ledger.lock(turn.session), verified, version_id, key)
+        job = ledger.lock(turn.session)
+        _write_version(turn.session, job, verified, version_id, key, ledger.ended)
 
 
-def _write_version(session: Session, job: Job, verified: Verified, version_id: str, key: str) -> None:
+def _write_version(
+    session: Session, job: Job, verified: Verified, version_id: str, key: str, reason: str
+) -> None:
     chosen = chosen_checkpoint(session, job.id)
     dataset = session.scalars(datasets.dataset_of_job(job.dataset_id)).one()
     is_ready = verified.difference <= verified.tolerance
@@ -188,7 +191,7 @@ def _write_version(session: Session, job: Job, verified: Verified, version_id: s
     job.registered = {"model": job.name, "version": number}
     job.progress = {**job.progress, "fraction": 1.0, "eta_seconds": 0.0}
     session.add(jobs.add_event(job, "registered", {**job.registered, "metrics": metrics}, utc_now()))
-    session.add(jobs.move(job, JobState.SUCCEEDED, "every epoch is done", utc_now()))
+    session.add(jobs.move(job, JobState.SUCCEEDED, reason, utc_now()))
 
 
 def chosen_checkpoint(session: Session, job_id: str) -> Checkpoint:

@@ -70,6 +70,8 @@ class Ledger:
         self._events: list[tuple[str, dict[str, Any], datetime]] = []
         self._rows: dict[tuple[str, int], dict[str, Any]] = {}
         self.has_news = False
+        #: Why there is nothing left to train.
+        self.ended = ""
 
     # What the child says
 

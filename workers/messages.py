@@ -23,10 +23,11 @@ class Order(msgspec.Struct, frozen=True):
 
     `resolved` is what the first claim fixed; a later attempt uses exactly that. `uploads` are local files of
     the uploads that the spec names, by id; `plugins` is the setting of that name. `work` is how many
-    multiply-adds an optimizer step takes by its plan, which has so many `steps`. `start` is a local file of the weights that a fork
-    begins with. One that is `careful` looks at every step's loss, since an attempt before it saw one that was
-    no number. `board` is the folder for TensorBoard. With `world` processes, one a device, this is `rank`;
-    they meet at the file `rendezvous`. A batch goes through in as many `pieces` at least.
+    multiply-adds an optimizer step takes by its plan, which has so many `steps`. `start` is a local file of
+    the weights that a fork begins with. One that is `careful` looks at every step's loss, since an attempt
+    before it saw one that was no number. `board` is the folder for TensorBoard. A batch goes through in as
+    many `pieces` at least. With `world` processes, one a device, this is `rank`; they meet at the file
+    `rendezvous`.
     """
 
     job: str

@@ -163,7 +163,8 @@ class Conversation:
                 self.ledger.noted(report)
             case messages.Saved():
                 self.keep(report)
-            case messages.Trained():
+            case messages.Trained(reason):
+                self.ledger.ended = reason
                 self.child.tell(self.choose())
             case messages.Verified():
                 self.board.store()  # first: who sees the job succeed finds all of it

@@ -4,6 +4,7 @@ Wrong labels of a classification by `core.nets.wrong_labels`; of all else the ro
 """
 
 import copy
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from core.nets.modules.losses import OneHotTargets
 from core.nets.objective import meet
+from core.nets.randomness import permutation
 from core.nets.readout import HOLDS, Outputs, read_out, restored
 from core.nets.wrong_labels import Doubts, doubts
 from core.predict import Predictor
@@ -26,8 +28,12 @@ from workers.trainer import Training
 
 # N rows that are looked at, B rows in the batch, C classes or targets
 
-#: So many rows are looked at, at most: the first of each part, in proportion.
+#: So many rows are looked at, at most.
 MAX_ROWS = 100_000
+#: It takes this part of the training's time, at most: a forward pass is a third of a step, so all rows of a
+#: net of convolutions would be a twelfth of five epochs. A short training may be judged as long as `LEAST_S`.
+SHARE = 0.04
+LEAST_S = 2.0
 #: Their scores stand in memory: 128 MiB of them.
 MAX_SCORES = 2**25
 #: Of each split so many are told.
@@ -35,57 +41,54 @@ MAX_KEPT = 500
 
 
 class Judged(Struct, frozen=True):
-    """`rows_N` are numbers in the dataset, the first `num_training` of them trained; `answers_NC` what the
-    net says of them, `targets` as the loss saw them, `loss_N` float32. All on the CPU."""
+    """`rows_N` are numbers in the dataset; `answers_NC` what the net says of them, `targets` as the loss saw
+    them, `loss_N` float32. All on the CPU."""
 
     rows_N: Tensor
-    num_training: int
     answers_NC: Tensor
     targets: Tensor
     loss_N: Tensor
 
 
-def write(verified: Verified, chosen: Register, training: Training, data: Data, scratch: Path) -> StoredFile:
-    """JSON: `Suspects` by split, judged by the weights that were chosen."""
+def write(
+    verified: Verified, chosen: Register, training: Training, data: Data, trained_s: float, scratch: Path
+) -> StoredFile:
+    """JSON: `Suspects` by split, judged by the weights that were chosen in a training of `trained_s`."""
     net = Predictor.load(Path(verified.manifest.path), Path(chosen.weights)).net
     path = scratch / "suspects.json"
-    path.write_bytes(msgspec.json.encode(ranked(judge(net, training, data), data)))
+    judged = judge(net, training, data, max(LEAST_S, SHARE * trained_s))
+    path.write_bytes(msgspec.json.encode(ranked(judged, data)))
     return describe(path)
 
 
-def judge(net: nn.Module, training: Training, data: Data) -> Judged:
-    """In the training's precision, with the transforms of evaluation."""
-    rows_N, num_training = chosen_rows(data)
-    device = training.device
-    batches = data.evaluation(rows_N, device)
-    net = net.to(device, memory_format=_format_of(training.net)).eval()
+def judge(net: nn.Module, training: Training, data: Data, budget_s: float) -> Judged:
+    """In the training's precision, with the transforms of evaluation, until the budget is spent."""
+    rows_N = chosen_rows(data)
+    device, began = training.device, time.monotonic()
+    net = net.to(device).to(memory_format=_format_of(training.net)).eval()
     loss_of_rows = by_row(training.loss)
     answers, losses, targets = list[Tensor](), list[Tensor](), list[Tensor]()
     with torch.inference_mode():
-        for batch in batches.in_order():
+        for batch in data.evaluation(rows_N, device).in_order():
             with torch.autocast(device.type, training.autocast, enabled=training.autocast is not None):
                 outputs = net(*batch.inputs)
-                losses.append(loss_of_rows(outputs, meet(outputs, batch.targets)).float())
-            answers.append(read_out(data.readout, outputs).reshape(batch.rows, -1).float())
-            targets.append(batch.targets)
+                loss_B = loss_of_rows(outputs, meet(outputs, batch.targets))
+            # Host-device syncs: without them the clock would not see what a GPU has yet to do.
+            losses.append(loss_B.float().cpu())
+            answers.append(read_out(data.readout, outputs).reshape(batch.rows, -1).float().cpu())
+            targets.append(batch.targets.cpu())
             training.between()
-        return Judged(
-            rows_N,
-            num_training,
-            torch.cat(answers).cpu(),
-            torch.cat(targets).cpu(),
-            torch.cat(losses).cpu(),
-        )
+            if time.monotonic() - began > budget_s:
+                break
+    loss_N = torch.cat(losses)
+    return Judged(rows_N[: len(loss_N)], torch.cat(answers), torch.cat(targets), loss_N)
 
 
-def chosen_rows(data: Data) -> tuple[Tensor, int]:
-    """All that train, then all that validate, or as many of each from their start; how many are of the
-    first."""
-    train, validation = data.rows.train, data.rows.validation
+def chosen_rows(data: Data) -> Tensor:
+    """Rows that train or validate in an order of its own, so that any first part stands for all."""
+    rows_N = torch.cat([data.rows.train, data.rows.validation])
     most = min(MAX_ROWS, MAX_SCORES // max(1, len(data.targets.classes or [])))
-    share = min(1.0, most / (len(train) + len(validation)))
-    train, validation = (rows[: round(len(rows) * share)] for rows in (train, validation))
-    return torch.cat([train, validation]), len(train)
+    return rows_N[permutation(0, 0, len(rows_N))[:most]]
 
 
 def by_row(loss: nn.Module) -> Callable[[Outputs, Tensor], Tensor]:
@@ -108,6 +111,7 @@ def ranked(judged: Judged, data: Data) -> dict[str, Suspects]:
         order_N = order_N[torch.argsort(found.is_likely_N[order_N].logical_not().byte(), stable=True)]
     else:
         order_N = torch.argsort(judged.loss_N.nan_to_num(nan=torch.inf), descending=True, stable=True)
+    validation = set(data.rows.validation.tolist())
     spans = {split: data.manifest.rows_of(split) for split in data.manifest.splits}
     made = {}
     for split, span in spans.items():
@@ -115,12 +119,17 @@ def ranked(judged: Judged, data: Data) -> dict[str, Suspects]:
         places = order_N[(rows_N >= span.start) & (rows_N < span.stop)]
         if len(places):
             likely = int(found.is_likely_N[places].sum()) if found is not None else None
-            items = [_suspect(place, split, judged, found, data) for place in places[:MAX_KEPT].tolist()]
+            items = [
+                _suspect(place, split, judged, found, data, validation)
+                for place in places[:MAX_KEPT].tolist()
+            ]
             made[split] = Suspects(split, len(places), likely, items)
     return made
 
 
-def _suspect(place: int, split: str, judged: Judged, found: Doubts | None, data: Data) -> Suspect:
+def _suspect(
+    place: int, split: str, judged: Judged, found: Doubts | None, data: Data, validation: set[int]
+) -> Suspect:
     row = int(judged.rows_N[place])
     label, predicted = _told(place, judged, found, data)
     return Suspect(
@@ -132,7 +141,7 @@ def _suspect(place: int, split: str, judged: Judged, found: Doubts | None, data:
         loss=float(judged.loss_N[place]),
         score=float(found.score_N[place]) if found is not None else None,
         is_likely=bool(found.is_likely_N[place]) if found is not None else False,
-        is_validation=place >= judged.num_training,
+        is_validation=row in validation,
     )
 
 

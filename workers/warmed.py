@@ -17,14 +17,14 @@ def warm() -> None:
     """Takes a fraction of a second in a fresh process. No thread is left behind, so that forks are safe."""
     image_11HW = torch.zeros(1, 1, 1, 1)
     with tempfile.TemporaryDirectory(prefix="modelyard-") as folder:
-        writer = SummaryWriter(folder)  # type: ignore[no-untyped-call]  # torch left it untyped
+        writer = SummaryWriter(folder)
         try:
             entries.write_graph(_MODEL, (image_11HW,), writer)
             entries.write_images(image_11HW, 0, writer)
             entries.write_histograms({"weights": torch.zeros(1).numpy()}, 0, writer)
             entries.write_pr_curves(torch.zeros(1, 1), torch.zeros(1, 1), ["a"], 0, writer)
         finally:
-            writer.close()  # type: ignore[no-untyped-call]
+            writer.close()
 
 
 warm()

@@ -112,8 +112,8 @@ def readme(source: Source) -> str:
     return f"""# {source.job}, written out
 
 `train.py` is what this job did, in plain PyTorch: the same net, the same rows in the same order, the same
-steps. On a CPU of the same kind ({resolved["cpu_capability"]}), with torch {resolved["torch"]}, it
-gives the same weights to the bit; elsewhere the same up to rounding.
+steps. With torch {resolved["torch"]}, on a CPU of the same kind ({resolved["cpu_capability"]}), it gives
+the same weights to the bit; elsewhere the same up to rounding.
 
     pip install -r requirements.txt
     curl -H "Authorization: Bearer $MODELYARD_KEY" -o data.arrow "$MODELYARD_URL{source.path}"

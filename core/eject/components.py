@@ -43,7 +43,7 @@ class Written(Struct):
         family = "architecture" if kind in NAMES else "layer"
         return self.component(family, component)
 
-    def component(self, family: str, component: Component, *first: Node, **more: Node) -> Node:
+    def component(self, family: str, component: Component, *first: Node, **more: Node) -> Bracketed:
         """`first` go before its own arguments, `more` behind them."""
         entry = _entry(family, component["type"])
         arguments, keywords = list(first), dict[str, Node]()

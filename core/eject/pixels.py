@@ -68,7 +68,7 @@ def _are_levels(cast: object, norm: object) -> bool:
     return cast.dtype is torch.float32 and cast.scale and len(norm.mean) == len(norm.std) and all(norm.std)
 
 
-def _applied(node: Bracketed, indent: int) -> list[str]:
+def _applied(node: Node, indent: int) -> list[str]:
     line = f"{' ' * indent}{X} = {flat(node)}({X})"
     if len(line) <= WIDTH:
         return [line]

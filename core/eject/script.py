@@ -174,7 +174,7 @@ def write(
         if hash_rows.__name__ in written.ours.names:
             written.ours.name(permutation)
         else:
-            functions.insert(0, PERMUTATION.strip("\n"))
+            functions.insert(-1, PERMUTATION.strip("\n"))
     constants = [
         'DATA = json.loads(Path(__file__).with_name("data.json").read_text())',
         f"SEED = {spec.trainer.seed}",

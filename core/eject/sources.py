@@ -30,15 +30,15 @@ class _Module:
 
 def import_blocks(statements: Iterable[str]) -> str:
     """Each module once, in the order of isort: the standard library, then what is installed."""
-    statements = set(statements)
-    bare = {each for each in statements if each.startswith("import ")}
+    unique = set(statements)
+    bare = {each for each in unique if each.startswith("import ")}
     members: dict[str, set[str]] = {}
-    for each in statements - bare:
-        module, names = each.removeprefix("from ").split(" import ")
+    for statement in unique - bare:
+        module, names = statement.removeprefix("from ").split(" import ")
         members.setdefault(module, set()).update(names.split(", "))
     lines = [(each.split()[1], each) for each in bare]
-    for module, names in members.items():
-        lines.append((module, f"from {module} import {', '.join(sorted(names, key=in_isort_order))}"))
+    for module, taken in members.items():
+        lines.append((module, f"from {module} import {', '.join(sorted(taken, key=in_isort_order))}"))
     blocks = []
     for is_library in (True, False):
         block = [

@@ -123,15 +123,22 @@ def loss_sum_and_count(
     plain = loss.loss if isinstance(loss, OneHotTargets) else loss
     if getattr(plain, "reduction", "mean") == "sum":
         return value.double(), rows
-    if not isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) or targets.dtype != torch.int64:
+    counts = row_counts(loss, targets)
+    if counts is None:
         return value.double() * rows, rows
-    if loss.weight is None and loss.ignore_index < 0:
-        return value.double() * rows, rows
-    counts = targets != loss.ignore_index
-    weights = counts.double() if loss.weight is None else loss.weight[targets].double() * counts
-    count = weights.sum()
+    count = counts.sum()
     # torch's mean over no rows is nan, and they add nothing.
     return torch.where(count > 0, value.double() * count, 0.0), count
+
+
+def row_counts(loss: nn.Module, targets: Tensor) -> Tensor | None:
+    """What each row counts for in torch's mean, float64 as many as targets; None where each counts one."""
+    if not isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) or targets.dtype != torch.int64:
+        return None
+    if loss.weight is None and loss.ignore_index < 0:
+        return None
+    counts = targets != loss.ignore_index
+    return counts.double() if loss.weight is None else loss.weight[targets].double() * counts
 
 
 def _target_shape(rows: int, targets: Targets, manifest: Manifest) -> list[int]:

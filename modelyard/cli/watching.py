@@ -22,6 +22,9 @@ SUCCEEDED, FAILED, INTERRUPTED = 0, 1, 130
 #: The numbers of the live line, where there is no room for curves.
 LIVE = ("train_loss", "val_loss", "val_accuracy")
 
+#: Events that stay on the screen, above what is drawn.
+TOLD = {"warning", "rewound", "inexact_resume", "out_of_memory", "went_astray", "storage_full"}
+
 #: The screen is drawn anew so often a second, and new numbers are asked for no more often than this.
 REFRESHES = 4
 READ_EVERY_S = 0.5
@@ -58,7 +61,7 @@ def _show_live(session: Session, job: JobHandle) -> None:
             match happening:
                 case ProgressUpdate():
                     watched.progressed(happening)
-                case Event(type="warning" | "rewound"):
+                case Event(type=kind) if kind in TOLD:
                     live.console.print(_line(happening))
                 case Event(type="state", data={"state": str(state)}):
                     watched.bar.update(watched.task, description=state)

@@ -11,7 +11,8 @@ from modelyard.specs.jobs import JobState, Progress
 class Event(Struct):
     """`seq` counts from 1 in each job without a gap.
 
-    Types: `state`, `started`, `epoch`, `checkpoint`, `rewound`, `registered`, `warning`.
+    Types: `state`, `started`, `epoch`, `checkpoint`, `registered`; and what one should read: `warning`,
+    `rewound`, `inexact_resume`, `out_of_memory`, `went_astray`, `storage_full`.
     """
 
     seq: int

@@ -57,7 +57,7 @@ def _newest(storage: Storage, job_id: str) -> tuple[Path, str]:
         except FileNotFoundError:
             continue
     raise NotFound(
-        f"{job_id} has no event files yet: they are stored with a checkpoint, half a minute apart, and at the "
-        "end of the job, unless its worker has MODELYARD_TENSORBOARD=off.",
+        f"{job_id} has no event files yet: they are stored with a checkpoint, half a minute apart, and at "
+        "the end of the job, unless its worker has MODELYARD_TENSORBOARD=off.",
         code="no_board",
     )

@@ -4,9 +4,13 @@ import re
 from pathlib import Path
 
 from core.settings import Settings
+from modelyard.cli.app import app
 from modelyard.specs import JobErrorCode
 
 ROOT = Path(__file__).parents[2]
+PAGES = [page.read_text() for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))]
+#: What every group of commands has beside its own.
+OPTIONS = {"--help", "-h", "--version"}
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 
 
@@ -25,6 +29,13 @@ def test_every_make_target_of_the_readme_exists() -> None:
     named = set(re.findall(r"make ([a-z-]+)", (ROOT / "README.md").read_text()))
     assert named
     assert named <= targets
+
+
+def test_every_command_that_a_page_names_exists() -> None:
+    named = {words for page in PAGES for words in re.findall(r"`modelyard ([a-z]+) ([a-z]+)\b", page)}
+    groups = {name: set(app[name]) - OPTIONS for name in set(app) - OPTIONS}
+    assert {("jobs", "pause"), ("datasets", "push")} <= named
+    assert not [(group, command) for group, command in named if command not in groups[group]]
 
 
 def test_every_local_link_leads_somewhere() -> None:

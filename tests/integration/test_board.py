@@ -27,7 +27,7 @@ from tests.fakes import FakeLink
 from workers.attempt import Attempt
 from workers.board import board, embedding, entries, pictures
 from workers.board.archive import pack, unpack
-from workers.messages import EpochEnded, Noted, Resume, Saved, Stepped, Verified
+from workers.messages import EpochEnded, Noted, Resume, Saved, Started, Stepped, Verified
 
 MEAN, STD = 0.25, 0.5
 SPEC: dict[str, Any] = {
@@ -90,9 +90,7 @@ def test_the_first_batch_is_shown_as_the_net_saw_it(trained: tuple[Path, FakeLin
     grid = np.array(Image.open(io.BytesIO(image.encoded_image_string)).convert("L"))
     _, rows = data()
     pixels = np.array(rows.column("x").combine_chunks().flatten()[: 8 * 36]).reshape(8, 6, 6)
-    assert np.array_equal(grid[:6, :6], pixels[0])
-    found = [grid[y : y + 6, x : x + 6] for y in (0, 6, 12) for x in (0, 6, 12)]
-    assert all(any(np.array_equal(one, cell) for cell in found) for one in pixels)
+    assert np.array_equal(grid, np.concatenate(list(pixels), axis=1))
 
 
 def test_the_spec_and_the_graph_are_there(trained: tuple[Path, FakeLink]) -> None:
@@ -100,7 +98,7 @@ def test_the_spec_and_the_graph_are_there(trained: tuple[Path, FakeLink]) -> Non
     (text,) = reader.Tensors("spec/text_summary")
     assert '"out_features": 16' in text.tensor_proto.string_val[0].decode()
     names = [node.name for node in reader.Graph().node]
-    assert any("Linear[1]" in name and name.endswith("weight") for name in names)
+    assert any("Linear[1]" in name for name in names), names
     assert any("Linear[3]" in name for name in names)
 
 
@@ -176,15 +174,14 @@ def test_a_resumed_attempt_goes_on_and_what_was_rewound_is_not_shown_twice(tmp_p
     with pytest.raises(KeyboardInterrupt):
         broken.run()
     saved = next(one for one in broken.link.all(Saved) if one.step == 2 * STEPS)
-    again = ordered(tmp_path / "again")
-    again.order = msgspec.structs.replace(
-        again.order,
+    order = msgspec.structs.replace(
+        ordered(tmp_path / "again").order,
         resume=Resume(saved.weights.path, saved.state.path),
         board=broken.order.board,
-        resolved=broken.resolved,
+        resolved=broken.link.last(Started).resolved,
     )
     time.sleep(1.1)  # files are read in the order of their names: of their seconds
-    run(again)
+    run(Attempt(order, FakeLink()))
     assert len(list(Path(broken.order.board).glob("events*"))) == 2
     reader, reference = read(Path(broken.order.board)), read(tmp_path / "whole" / "board")
     for tag in ("train_loss", "grad_norm", "val_loss", "val_accuracy"):
@@ -309,7 +306,8 @@ class Server:
 
     def ask(self, path: str, body: Any = None, **params: str) -> bytes:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}/data/{path}?{urlencode(params)}", data)
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.url}/data/{path}?{urlencode(params)}", data, headers)
         with urllib.request.urlopen(request, timeout=20) as reply:
             answer: bytes = reply.read()
             return answer

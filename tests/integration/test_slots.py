@@ -70,14 +70,14 @@ def test_a_job_for_two_devices_waits_for_both_slots_and_holds_them(house: House,
 
 
 def test_a_low_priority_gives_its_only_slot_to_a_higher_one_and_goes_on_after_it(
-    house: House, manifest: Manifest, database_url: str
+    house: House, manifest: Manifest, database_url: str, tmp_path: Path
 ) -> None:
     """The dispatcher's look and a worker's thread, with real children, from the mark to both ends."""
     children.preload()
-    house.settings.slots = 1
-    house.open()
+    worker = homes.open_house(database_url, tmp_path, slots=1)
+    worker.open()
     low = homes.add_job(house, manifest, epochs=60)
-    thread = threading.Thread(target=wake, args=(house,))
+    thread = threading.Thread(target=wake, args=(worker,))
     thread.start()
     wait_for(lambda: homes.read_job(house, low).progress.get("step", 0) > 0)
     high = homes.add_job(house, manifest, epochs=1)
@@ -88,7 +88,7 @@ def test_a_low_priority_gives_its_only_slot_to_a_higher_one_and_goes_on_after_it
     asyncio.run(look(database_url))  # while it stops: nobody else is asked
     thread.join(60)
     assert not thread.is_alive()
-    house.close()
+    worker.close()
     reasons = [one["reason"] for one in homes.read_job(house, low).transitions]
     assert reasons[1] == f"preempted by {high}"
     states = [(one["state"], one["at"]) for one in homes.read_job(house, low).transitions]

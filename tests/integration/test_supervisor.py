@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -86,6 +87,28 @@ def test_a_job_trains_into_a_ready_version(house: House, manifest: homes.Manifes
     assert not list(house.settings.scratch().glob("jobs/*/*"))
 
 
+@pytest.mark.parametrize(
+    ("trainer", "reason"),
+    [
+        ({"epochs": 1}, "every epoch is done"),
+        ({"epochs": 2, "max_steps": 3}, "max_steps: 3 steps are done"),
+        (
+            {"epochs": 9, "early_stopping": {"patience": 1, "min_delta": 100}},
+            "early_stopping: val_loss has not got better than",
+        ),
+    ],
+    ids=["epochs", "steps", "patience"],
+)
+def test_a_job_that_succeeds_says_why_it_ended(
+    house: House, manifest: homes.Manifest, trainer: dict[str, Any], reason: str
+) -> None:
+    job_id = homes.add_job(house, manifest, **trainer)
+    train_one(house)
+    last = homes.read_job(house, job_id).transitions[-1]
+    assert last["state"] == "succeeded"
+    assert last["reason"].startswith(reason)
+
+
 def test_events_are_numbered_without_a_gap_and_metrics_hold_every_epoch(
     house: House, manifest: homes.Manifest
 ) -> None:
@@ -121,7 +144,7 @@ def test_only_the_newest_and_the_best_checkpoints_are_kept(house: House, manifes
     best = [row for row in kept if row.is_best]
     assert len(best) == 1
     assert len(kept) <= 3
-    files = list(house.storage.list(f"jobs/{job_id}"))
+    files = [key for key in house.storage.list(f"jobs/{job_id}") if key.endswith(".pt")]
     assert sorted(files) == sorted(key for row in kept for key in (row.weights_key, row.state_key))
 
 

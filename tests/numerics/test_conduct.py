@@ -14,6 +14,7 @@ from tests.attempts import BATCH, ROWS, arrays, attempt_of, c, seq
 from tests.fakes import FakeLink
 from workers import trainer
 from workers.attempt import Attempt
+from workers.board.board import Board
 from workers.messages import Noted, Saved
 from workers.running import Running
 from workers.trainer import Cursor, EpochEnded, Stepped, Training
@@ -68,7 +69,15 @@ def assert_close(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: 
         torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=tolerance, msg=name)
 
 
-@pytest.mark.parametrize("loss", [c("CrossEntropyLoss"), c("CrossEntropyLoss", reduction="sum")])
+LOSSES = {
+    "mean": c("CrossEntropyLoss"),
+    "sum": c("CrossEntropyLoss", reduction="sum"),
+    "weighted": c("CrossEntropyLoss", class_weights=[1.0, 4.0, 0.5]),
+    "ignoring": c("CrossEntropyLoss", ignore_index=1),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 def test_accumulated_batches_step_as_one_large_batch_does(tmp_path: Path, loss: dict[str, Any]) -> None:
     """24 rows: a window of 7 + 7 and one of 7 + 3, against batches of 14 and 10."""
     spec = {"loss": loss, "optimizer": c("SGD", lr=0.01)}
@@ -77,11 +86,13 @@ def test_accumulated_batches_step_as_one_large_batch_does(tmp_path: Path, loss: 
     assert_close(small, large)
 
 
-def test_a_batch_in_pieces_steps_as_the_whole_does(tmp_path: Path) -> None:
-    _, training, cursor = attempt(tmp_path / "a", with_trainer()).begin()
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_a_batch_in_pieces_steps_as_the_whole_does(tmp_path: Path, loss: dict[str, Any]) -> None:
+    spec = with_trainer() | {"loss": loss, "optimizer": c("SGD", lr=0.01)}
+    _, training, cursor = attempt(tmp_path / "a", spec).begin()
     for _ in trainer.fit(dataclasses.replace(training, pieces=3), cursor):
         pass
-    assert_close(artifacts.plain_state_dict(training.net), trained(tmp_path / "b", with_trainer()))
+    assert_close(artifacts.plain_state_dict(training.net), trained(tmp_path / "b", spec))
 
 
 def test_clipped_gradients_are_those_of_a_loop_by_hand(tmp_path: Path) -> None:
@@ -214,13 +225,14 @@ def running(folder: Path, rows: int) -> tuple[Running, FakeLink]:
     training = dataclasses.replace(training, net=Narrow(training.net, rows))
     (folder / "scratch").mkdir()
     link = FakeLink()
-    found = Running(link, ready.spec, ready.resolved, training, cursor, data, folder / "scratch")
+    board = Board("", ready.order.spec, cursor, print)
+    found = Running(link, ready.spec, ready.resolved, training, cursor, data, folder / "scratch", board)
     return found, link
 
 
 def test_a_batch_too_large_for_the_device_goes_through_in_pieces(tmp_path: Path) -> None:
     found, link = running(tmp_path, rows=3)
-    assert found.follow({}, 0.0)
+    found.follow({}, 0.0)
     noted = link.all(Noted)
     assert [report.data["rows_at_once"] for report in noted] == [4, 2]
     assert {report.type for report in noted} == {"out_of_memory"}

@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from rich.console import Console
 
+from modelyard import Client
 from modelyard.cli.app import run
+from modelyard.cli.session import Session
+from modelyard.cli.watching import _show_live
 from tests.unit.scripted_service import (
     AT,
     PNG,
@@ -198,6 +202,43 @@ def test_watching_prints_plain_lines_where_there_is_no_terminal(cli: Cli, servic
         "epoch 1  val_loss 0.25",
         "as mnist-mlp@3  test_accuracy 0.971",
     ]
+
+
+def test_ctrl_c_leaves_the_job_and_says_how_to_come_back(
+    cli: Cli, service: ScriptedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched(service, succeeded_job())
+
+    def interrupted(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("modelyard.cli.watching._line", interrupted)
+    ran = cli("jobs", "watch", "job_1")
+    assert ran.status == 130
+    assert "goes on" in ran.err
+    assert "`modelyard jobs watch job_1`" in ran.err
+
+
+def test_watching_draws_the_curves_on_a_terminal_and_lets_go_of_what_was_rewound(
+    service: ScriptedService,
+) -> None:
+    """The numbers come from the metrics; a stream that breaks off loses none of them."""
+    rows = [{"name": "train_loss", "step": s, "epoch": 0, "value": 1 / s, "at": AT} for s in (1, 2, 3, 9)]
+    told = {"state": "running", "progress": {"step": 9, "fraction": 0.5}, "metrics": {}}
+    service.on("GET", "/v1/jobs/job_1", Answer(200, a_job()))
+    metrics = "/v1/jobs/job_1/metrics"
+    service.on(
+        "GET", metrics, Answer(200, {"items": rows, "next": None}), Answer(200, {"items": [], "next": None})
+    )
+    text = sse("progress", told) + an_event(1, "rewound", step=2) + sse("end", {})
+    service.on("GET", "/v1/jobs/job_1/events", event_stream(text))
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=30, no_color=True)
+    with Client(service.url, "k") as client:
+        _show_live(Session(out=console), client.jobs.handle("job_1"))
+    screen = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "train_loss 0.1111" in screen
+    assert "train_loss 0.5" in screen
+    assert service.requests_for("GET", metrics)[-1].query["after"] == "2:"
 
 
 def test_submit_and_watch_fails_where_the_job_fails(

@@ -113,3 +113,13 @@ def test_a_collected_checkpoint_is_gone(client: Client, service: ScriptedService
     with pytest.raises(errors.Gone, match="collected"):
         client.checkpoints.download("ckpt_1", tmp_path / "weights.pt")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_event_files_of_a_job_appear_whole_under_their_name(
+    client: Client, service: ScriptedService, tmp_path: Path
+) -> None:
+    service.on(
+        "GET", "/v1/jobs/job_1/tensorboard.zip", weights(b"PK", breaks_off=True), weights(b"PK and all")
+    )
+    assert client.jobs.tensorboard("job_1", tmp_path / "board.zip") == tmp_path / "board.zip"
+    assert (tmp_path / "board.zip").read_bytes() == b"PK and all"

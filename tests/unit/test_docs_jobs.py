@@ -1,9 +1,12 @@
-"""What `docs/jobs.md` says holds: each piece of JSON plans, or is refused in the words that stand under it,
-and the Python beside it makes the same net, loss, optimizer, schedule, transforms and metrics."""
+"""What the pages on jobs say holds: each piece of JSON plans, or is refused in the words that stand under it,
+and the Python beside it makes the same net, loss, optimizer, schedule, transforms and metrics, or trains the
+same weights."""
 
 import copy
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,9 +16,11 @@ import torchmetrics.classification
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import lr_scheduler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision import models
 from torchvision.transforms import v2
 
+from core.data.splits import set_aside
 from core.data.targets import Targets, resolve_targets
 from core.data.tasks import PAIR_LOSSES
 from core.errors import Invalid
@@ -30,11 +35,28 @@ from core.nets.measures import TorchMetric
 from core.nets.objective import meet
 from core.nets.optimization import build_optimizer
 from core.nets.plan import Checked, Source, check
+from core.nets.readout import readout_of
 from core.nets.schedules import build_scheduler
 from core.nets.starting import initialize
+from core.nets.transforms import Pipeline
 from modelyard.specs import JobSpec, Layer, Plan
-from modelyard.specs.jobspec import CheckpointPolicy, Split, Trainer, Transforms, Unfreeze
-from tests.jobs_page import DATASETS, PAGE, Piece, pieces
+from modelyard.specs.jobspec import (
+    CheckpointPolicy,
+    EarlyStopping,
+    Ema,
+    Split,
+    Trainer,
+    Transforms,
+    Unfreeze,
+)
+from tests.jobs_page import DATASETS, PAGES, Piece, pieces
+from workers.building import build_training
+from workers.crew import Crew
+from workers.loaders import Rows
+from workers.messages import Order
+from workers.registration import Data
+from workers.resolving import resolve
+from workers.trainer import Cursor, EpochEnded, Training, fit
 
 ALL = list(pieces())
 ROWS = 4
@@ -55,8 +77,9 @@ def planned(piece: Piece) -> Checked:
     return check(copy.deepcopy(piece.job), Source("d@1", piece.manifest))
 
 
-def test_the_page_has_pieces_of_each_kind() -> None:
+def test_the_pages_have_pieces_of_each_kind() -> None:
     assert {piece.dataset for piece in ACCEPTED} == set(DATASETS)
+    assert {piece.page for piece in ALL} == set(PAGES)
     assert REFUSED
     assert BESIDE_PYTHON
 
@@ -78,6 +101,7 @@ class Ours:
     """A piece of JSON and what our code makes of it."""
 
     def __init__(self, piece: Piece) -> None:
+        self.piece = piece
         checked = planned(piece)
         self.resolved = checked.spec
         self.spec = msgspec.convert(checked.spec, JobSpec)
@@ -100,17 +124,61 @@ class Ours:
     def names(self) -> dict[str, Any]:
         """What the Python of the page takes for granted."""
         modules = {"torch": torch, "nn": nn, "F": F, "v2": v2, "models": models, "lr_scheduler": lr_scheduler}
+        averages = {"AveragedModel": AveragedModel, "get_ema_multi_avg_fn": get_ema_multi_avg_fn}
+        optimizer = build_optimizer(self.resolved["optimizer"], self.net)
         return (
             modules
+            | averages
             | vars(torchmetrics.classification)
             | {
                 "net": self.net,
-                "optimizer": build_optimizer(self.resolved["optimizer"], self.net),
+                "loss": build_loss(self.resolved["loss"], is_one_hot=self.targets.is_one_hot),
+                "optimizer": optimizer,
+                "scheduler": build_scheduler(self.resolved["scheduler"], optimizer, self.clock),
+                "windows": self.windows,
+                "validate": self.validate,
                 "epochs": self.clock.epochs,
                 "steps_per_epoch": self.clock.steps_per_epoch,
                 "count": torch.tensor(self.counts or [], dtype=torch.float32),
             }
         )
+
+    @cached_property
+    def training(self) -> Training:
+        """Of images made up, from the first weights on."""
+        pictures = torch.Generator().manual_seed(SEED)
+        manifest, spec = self.piece.manifest, self.spec
+        pixels = torch.randint(256, (manifest.num_samples, 3, 32, 32), dtype=torch.uint8, generator=pictures)
+        labels = torch.randint(10, (manifest.num_samples,), generator=pictures)
+        train, validation = map(
+            torch.from_numpy, set_aside(manifest, spec.split, labels[:1000].numpy(), None)
+        )
+        pipelines = [Pipeline.from_spec(self.resolved["transforms"][name]) for name in ("train", "eval")]
+        nowhere = Path()
+        readout = readout_of(self.resolved["loss"], self.targets, None)
+        rows = Rows((pixels,), (pixels,), labels, train, validation, torch.arange(0), [])
+        data = Data(nowhere, manifest, self.targets, rows, *pipelines, readout)
+        order = Order("j", 1, self.resolved, "", "", "", "", torch.get_num_threads(), False, {}, None)
+        net = copy.deepcopy(self.first)
+        return build_training(net, spec, resolve(spec, order, net), data, Crew())
+
+    def windows(self, epoch: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
+        window = []
+        for batch in self.training.train.of_epoch(epoch):
+            window.append((*batch.inputs, batch.targets))
+            if batch.ends_step:
+                yield window
+                window = []
+
+    def validate(self, net: nn.Module) -> float:
+        """By torch alone."""
+        net.eval()
+        loss_sum, rows = 0.0, 0
+        with torch.no_grad():
+            for batch in self.training.validation.in_order():
+                loss_sum += F.cross_entropy(net(*batch.inputs), batch.targets, reduction="sum").item()
+                rows += batch.rows
+        return loss_sum / rows
 
     def target(self) -> Tensor:
         if self.targets.task == "classification":
@@ -221,6 +289,17 @@ def same_frozen(job: Ours, made: dict[str, Any]) -> None:
     ]
 
 
+def same_weights(job: Ours, made: dict[str, Any]) -> None:
+    """To the bit, after as many steps and epochs."""
+    cursor = Cursor()
+    epochs = [report for report in fit(job.training, cursor) if isinstance(report, EpochEnded)]
+    theirs, ours = made["average"].module.state_dict(), job.training.served.state_dict()
+    assert all(torch.equal(theirs[name], ours[name]) for name in ours)
+    assert cursor.step == made["step"]
+    assert epochs[-1].metrics["val_loss"] == pytest.approx(made["val_loss"], rel=1e-6)
+    assert (cursor.best, cursor.waited) == (pytest.approx(made["best"], rel=1e-6), made["waited"])
+
+
 #: By a name that the Python binds, or a field of the JSON.
 COMPARISONS: dict[str, Callable[[Ours, dict[str, Any]], None]] = {
     "net": same_net,
@@ -231,6 +310,7 @@ COMPARISONS: dict[str, Callable[[Ours, dict[str, Any]], None]] = {
     "scheduler": same_rates,
     "train": same_transforms,
     "metrics": same_metrics,
+    "average": same_weights,
     "initialize": same_start,
     "freeze": same_frozen,
 }
@@ -252,8 +332,9 @@ def test_the_python_beside_a_piece_makes_the_same(piece: Piece) -> None:
 
 
 @pytest.mark.parametrize(
-    "struct", [JobSpec, Split, Unfreeze, Transforms, Trainer, CheckpointPolicy, Plan, Layer]
+    "struct",
+    [JobSpec, Split, Unfreeze, Transforms, Trainer, CheckpointPolicy, EarlyStopping, Ema, Plan, Layer],
 )
-def test_every_field_of_a_job_and_of_a_plan_stands_on_the_page(struct: type[msgspec.Struct]) -> None:
-    written = set(re.findall(r"[\"`](\w+)[\"`]", PAGE))
+def test_every_field_of_a_job_and_of_a_plan_stands_on_a_page(struct: type[msgspec.Struct]) -> None:
+    written = set(re.findall(r"[\"`](\w+)[\"`]", "".join(PAGES.values())))
     assert set(struct.__struct_fields__) <= written

@@ -17,7 +17,7 @@ from workers.board import pictures
 # B rows, F features
 
 #: Those features that differ most between rows.
-MAX_FEATURES = 256
+MAX_FEATURES = 128
 NAME = "validation"
 
 
@@ -42,7 +42,8 @@ def write_embedding(embedding: Embedding, step: int, writer: SummaryWriter) -> N
     (folder / info.metadata_path).write_text("".join(f"{_one_line(name)}\n" for name in embedding.labels))
     if embedding.images_BCHW is not None:
         info.sprite.image_path = f"{NAME}/sprite.png"
-        Image.fromarray(pictures.sheet(embedding.images_BCHW).numpy()).save(folder / info.sprite.image_path)
+        sheet = Image.fromarray(pictures.sheet(embedding.images_BCHW).numpy())
+        sheet.save(folder / info.sprite.image_path, compress_level=1)  # time counts here, not bytes
         height, width = embedding.images_BCHW.shape[2:]
         info.sprite.single_image_dim.extend([width, height])
     (folder / "projector_config.pbtxt").write_text(text_format.MessageToString(config))

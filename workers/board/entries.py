@@ -24,13 +24,13 @@ PR_THRESHOLDS = 127
 
 def write_scalars(values: Mapping[str, float], step: int, at: float, writer: SummaryWriter) -> None:
     for name, value in values.items():
-        writer.add_scalar(name, value, step, walltime=at)  # type: ignore[no-untyped-call]
+        writer.add_scalar(name, value, step, walltime=at)
 
 
 def write_spec(spec: dict[str, Any], writer: SummaryWriter) -> None:
     """The spec as text, and what of it is compared between jobs as hyperparameters."""
     text = json.dumps(spec, indent=2, ensure_ascii=False)
-    writer.add_text("spec", "\n".join(f"    {line}" for line in text.splitlines()), 0)  # type: ignore[no-untyped-call]
+    writer.add_text("spec", "\n".join(f"    {line}" for line in text.splitlines()), 0)
     # Into this run's own file: `add_hparams` would begin a run of its own for them.
     for summary in hparams(hyperparameters(spec), {"val_loss": 0.0}):  # type: ignore[no-untyped-call]
         writer._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
@@ -48,14 +48,15 @@ def hyperparameters(spec: dict[str, Any]) -> dict[str, bool | str | float]:
 
 
 def write_images(images_BCHW: Tensor, step: int, writer: SummaryWriter) -> None:
-    """float32 in 0..1."""
-    writer.add_images("train_batch", images_BCHW, step)  # type: ignore[no-untyped-call]
+    """float32 in 0..1, as one grid."""
+    pixels = (images_BCHW * 255).round().to(torch.uint8)  # floats would be cut down to the byte below
+    writer.add_images("train_batch", pixels, step)
 
 
 def write_histograms(samples: Mapping[str, NDArray[np.float32]], step: int, writer: SummaryWriter) -> None:
     for name, values in samples.items():
         if len(values) and np.isfinite(values).all():
-            writer.add_histogram(f"weights/{name}", values, step)  # type: ignore[no-untyped-call]
+            writer.add_histogram(f"weights/{name}", values, step)
 
 
 def write_graph(model: dict[str, Any], example: tuple[Tensor, ...], writer: SummaryWriter) -> None:
@@ -68,7 +69,9 @@ def write_graph(model: dict[str, Any], example: tuple[Tensor, ...], writer: Summ
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         with contextlib.suppress(Exception), torch.no_grad():
-            writer.add_graph(net, example)  # type: ignore[no-untyped-call]
+            # Traced here, and once: `add_graph` would run the net twice more, to compare.
+            traced = torch.jit.trace(net, example, check_trace=False)  # type: ignore[no-untyped-call]
+            writer.add_graph(traced, example)
 
 
 def zeroed(net: nn.Module) -> nn.Module:
@@ -84,6 +87,4 @@ def write_pr_curves(
     """One a class: its scores against whether a row is of it."""
     for place, label in enumerate(labels):
         scores_B, truth_B = scores_BC[:, place].numpy(), truth_BC[:, place].numpy()
-        writer.add_pr_curve(  # type: ignore[no-untyped-call]
-            f"pr/{label}", truth_B, scores_B, step, num_thresholds=PR_THRESHOLDS
-        )
+        writer.add_pr_curve(f"pr/{label}", truth_B, scores_B, step, num_thresholds=PR_THRESHOLDS)

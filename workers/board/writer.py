@@ -40,14 +40,14 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            writer = SummaryWriter(  # type: ignore[no-untyped-call]  # torch left it untyped
+            writer = SummaryWriter(
                 str(self._folder), purge_step=self._purge_step, max_queue=1000, flush_secs=FLUSH_S
             )
             try:
                 while (entry := self._entries.get()) is not None:
                     self._write(entry, writer)
             finally:
-                writer.close()  # type: ignore[no-untyped-call]
+                writer.close()
         except OSError as error:  # a full disk, say: the job itself goes on
             self._tell(f"no more event files for TensorBoard are written: {error}")
             while self._entries.get() is not None:
