@@ -46,8 +46,10 @@ class Batch:
 
     def _piece(self, rows: slice) -> "Batch":
         index = self.index[rows]
-        counts = None if self.counts is None else self.counts[rows]
-        part = len(index) / self.rows if counts is None else _part(counts, self.counts)
+        counts, part = None, len(index) / self.rows
+        if self.counts is not None:
+            counts = self.counts[rows]
+            part = _part(counts, self.counts)
         return replace(
             self,
             inputs=tuple(x[rows] for x in self.inputs),

@@ -12,8 +12,7 @@ import threading
 import time
 import traceback
 
-import torch
-import torch._dynamo  # the first optimizer imports it anyway, for seconds: here it is paid once
+import torch._dynamo  # noqa: F401 - the first optimizer imports it anyway, for seconds: here it is paid once
 import torchvision  # noqa: F401 - preloaded for the nets and transforms
 
 from core.errors import Invalid

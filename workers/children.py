@@ -34,6 +34,8 @@ def preload(plugins: str = "") -> None:
     # Between two parts of one step they find each other in some microseconds: so long they do spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    # cuBLAS repeats its own bits only with a workspace of fixed size, which `deterministic` asks for.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # The memory of activations comes and goes each step: in huge pages with far fewer faults.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     # multiprocessing waits at exit for children that are no daemons. What is registered later runs earlier.

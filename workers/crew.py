@@ -79,16 +79,16 @@ def join(order: Order, device: torch.device, asked: Callable[[], Stop | None]) -
 
 
 def narrow_gpus(spec: JobSpec, order: Order) -> None:
-    """Leaves this rank, before it touches one, only the GPU that is its own: `cuda` means that in every
-    thread. Raises NoDevice where there are fewer than ranks."""
+    """Leaves this rank, before it touches one, only the GPU of its slot: `cuda` means that in every thread.
+    Several slots share a GPU where there are fewer. Raises NoDevice where a job's ranks would."""
     count = torch.cuda.device_count()
-    if order.world == 1 or not count or not wants_gpu(spec, order):
+    if not count or not wants_gpu(spec, order):
         return
     if count < order.world:
         raise NoDevice(f"trainer.devices is {order.world}, and this worker sees {count} GPUs")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     names = visible if visible[0] else [str(place) for place in range(count)]
-    os.environ["CUDA_VISIBLE_DEVICES"] = names[order.rank]
+    os.environ["CUDA_VISIBLE_DEVICES"] = names[order.slots[order.rank] % count]
 
 
 class Ranks(Crew):

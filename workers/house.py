@@ -1,6 +1,7 @@
 """What a worker process has: settings, database, storage, its row among the workers, the wish to drain."""
 
 import contextlib
+import itertools
 import os
 import socket
 import subprocess
@@ -30,7 +31,7 @@ class House:
         self.worker_id = ids.worker_id()
         self.host = socket.gethostname()
         self.draining = threading.Event()
-        self._busy = 0
+        self._held: set[int] = set()
         self._lock = threading.Lock()
         self.claiming = threading.Lock()
         self._closed = threading.Event()
@@ -64,24 +65,27 @@ class House:
     def free(self) -> int:
         """Slots that no work holds."""
         with self._lock:
-            return max(0, self.settings.slots - self._busy)
+            return max(0, self.settings.slots - len(self._held))
 
     @contextlib.contextmanager
-    def busy(self, slots: int = 1) -> Iterator[None]:
-        """Around one piece of work that holds so many slots; the sweep takes them from those there are."""
+    def busy(self, slots: int = 1) -> Iterator[list[int]]:
+        """Around one piece of work that holds so many slots; the sweep takes them from those there are. Gives
+        their numbers, the least that are free: on a GPU worker a slot's is its device's."""
         with self._lock:
-            self._busy += slots
+            free = (number for number in itertools.count() if number not in self._held)
+            numbers = list(itertools.islice(free, slots))
+            self._held.update(numbers)
         try:
-            yield
+            yield numbers
         finally:
             with self._lock:
-                self._busy -= slots
+                self._held.difference_update(numbers)
 
     def _beat(self) -> None:
         while not self._closed.wait(self.settings.beat_s):
             try:
                 with self.database.write() as session:
-                    session.execute(workers.beat_worker(self.worker_id, self._busy))
+                    session.execute(workers.beat_worker(self.worker_id, len(self._held)))
                     session.commit()
             except Exception:  # the database is away: the jobs' own beats decide what is lost
                 log.exception("worker_beat_failed")

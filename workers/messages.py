@@ -26,7 +26,8 @@ class Order(msgspec.Struct, frozen=True):
     multiply-adds an optimizer step takes by its plan, which has so many `steps`. `start` is a local file of
     the weights that a fork begins with. One that is `careful` looks at every step's loss, since an attempt
     before it saw one that was no number. `board` is the folder for TensorBoard. A batch goes through in as
-    many `pieces` at least. With `world` processes, one a device, this is `rank`; they meet at the file
+    many `pieces` at least. On a GPU worker `slots` are the numbers of its
+    devices. With `world` processes, one a device, this is `rank`; they meet at the file
     `rendezvous`.
     """
 
@@ -49,6 +50,7 @@ class Order(msgspec.Struct, frozen=True):
     careful: bool = False
     board: str = ""
     pieces: int = 1
+    slots: tuple[int, ...] = (0,)
     rank: int = 0
     world: int = 1
     rendezvous: str = ""

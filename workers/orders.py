@@ -24,7 +24,7 @@ class Unavailable(Exception):
         self.code, self.hint = code, hint
 
 
-def order_of(house: House, job: Job, ledger: Ledger, scratch: Path) -> Order:
+def order_of(house: House, job: Job, ledger: Ledger, scratch: Path, slots: list[int]) -> Order:
     """Of an attempt's first child. Raises Unavailable."""
     arrow, manifest = _dataset_files(house, job)
     resume = newest_intact(house, ledger, job.id)
@@ -51,6 +51,7 @@ def order_of(house: House, job: Job, ledger: Ledger, scratch: Path) -> Order:
         start=_start_file(house, job) if resume is None else None,
         careful=went_astray,
         board=archive.prepared(house, job),
+        slots=tuple(slots),
         world=job.spec["trainer"].get("devices", 1),
     )
 

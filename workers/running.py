@@ -121,8 +121,11 @@ class Running:
         return True
 
     def _save(self, metrics: dict[str, float]) -> None:
-        """Copies weights and state; a thread writes them. Waits where the save before is not committed."""
+        """Copies weights and state; a thread writes them. Waits where the save before is not committed, so
+        that there is one copy at a time."""
         training, cursor = self.training, self.cursor
+        if not self.saver.wait():
+            raise Interrupted
         self.keeping.saved(cursor)
         state = trainer.state_of(training, cursor)  # every rank gives its part, the first saves it
         if training.crew.rank > 0:

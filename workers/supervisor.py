@@ -35,8 +35,9 @@ STOP_GRACE_S = 10.0
 SAVE_GRACE_S = 20.0
 
 
-def supervise(house: House, job: Job) -> None:
-    """Runs one claimed job until it ends, is lost, or the worker drains. Raises nothing."""
+def supervise(house: House, job: Job, slots: list[int]) -> None:
+    """Runs one claimed job, which holds these slots, until it ends, is lost, or the worker drains. Raises
+    nothing."""
     bound = log.bind(job=job.id, fence=job.fence)
     scratch = house.settings.scratch() / "jobs" / job.id / str(job.fence)
     ledger = Ledger(house, job)
@@ -45,7 +46,7 @@ def supervise(house: House, job: Job) -> None:
         finish.clear_earlier(scratch)
         if job.attempt > 1:
             finish.collect_orphans(house, ledger)
-        order = orders.order_of(house, job, ledger, scratch)
+        order = orders.order_of(house, job, ledger, scratch, slots)
         while (changes := converse(house, job, ledger, order)) is not None:
             finish.clear_scratch(scratch)
             order = orders.order_again(house, job, ledger, order, changes)

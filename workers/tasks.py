@@ -27,8 +27,8 @@ def train_one(house: House) -> bool:
             job = claim(house)
             if job is None:
                 return False
-            held.enter_context(house.busy(job.devices))
-        supervise(house, job)
+            slots = held.enter_context(house.busy(job.devices))
+        supervise(house, job, slots)
         prune(house.settings.packed_cache(), house.settings.packed_cache_bytes)
     return True
 

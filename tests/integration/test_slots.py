@@ -48,7 +48,8 @@ def test_a_worker_claims_until_its_slots_are_held(house: House, manifest: Manife
     with contextlib.ExitStack() as held:
         while (job := claim(house)) is not None:
             claimed.append(job.id)
-            held.enter_context(house.busy(job.devices))
+            numbers = held.enter_context(house.busy(job.devices))
+            assert numbers == [len(claimed) - 1]
         assert (claimed, house.free) == (waiting[:SLOTS], 0)
     last = claim(house)
     assert last is not None

@@ -89,10 +89,20 @@ def test_a_rank_sees_its_own_gpu_of_those_that_were_given(
     if given is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    order = replace(first_order({}, Path()), rank=1, world=2)
+    order = replace(first_order({}, Path()), rank=1, world=2, slots=(0, 1))
     narrow_gpus(spec_on("cpu"), order)
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == given
     narrow_gpus(spec_on("cuda"), order)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
+
+
+@pytest.mark.parametrize(("slot", "seen"), [(0, "0"), (2, "2"), (4, "1")])
+def test_a_job_of_one_device_sees_that_of_its_slot(
+    slot: int, seen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    narrow_gpus(spec_on("cuda"), replace(first_order({}, Path()), slots=(slot,)))
     assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
 
 
