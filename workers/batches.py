@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -41,8 +42,9 @@ class Batch:
         """At most `count`, of as equal a length as may be, which together weigh what the whole does."""
         if count == 1:
             return [self]
-        size = -(-self.rows // count)
-        return [self._piece(slice(start, start + size)) for start in range(0, self.rows, size)]
+        count = min(count, self.rows)
+        edges = [self.rows * place // count for place in range(count + 1)]
+        return [self._piece(slice(start, end)) for start, end in pairwise(edges)]
 
     def _piece(self, rows: slice) -> "Batch":
         index = self.index[rows]

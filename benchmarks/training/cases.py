@@ -98,7 +98,7 @@ CNN = Case(
     title="3 blocks 32-64-128, batch norm, JPEGs of 32x32, flip and normalise, batch 128, SGD, 10 epochs",
     epochs=10,
     batch_size=128,
-    lr=0.05,
+    lr=0.01,
     momentum=0.9,
     layers=[
         *block(32),

@@ -145,6 +145,20 @@ def test_ranks_share_the_batches_that_one_process_would_take() -> None:
     assert [[len(batch) for batch in piece] for piece in pieces] == [[4, 4, 4, 4], [4, 4, 4, 5], [4, 4, 4, 5]]
 
 
+@given(st.integers(1, 60), st.integers(1, 20))
+def test_the_pieces_of_a_batch_differ_by_one_row_at_most_and_weigh_what_it_does(
+    rows: int, count: int
+) -> None:
+    (whole,) = numbered(rows, batch_size=rows, shuffle=True).of_epoch(1)
+    pieces = whole.pieces(count)
+    assert len(pieces) == min(rows, count)
+    assert max(piece.rows for piece in pieces) - min(piece.rows for piece in pieces) <= 1
+    assert torch.equal(torch.cat([piece.index for piece in pieces]), whole.index)
+    assert sum(piece.share * float(piece.targets.mean()) for piece in pieces) == pytest.approx(
+        whole.share * float(whole.targets.mean())
+    )
+
+
 def test_a_batch_tells_its_rows_numbers_in_the_dataset() -> None:
     batches = Batches((torch.arange(20.0)[:, None],), torch.arange(20), torch.arange(5, 15), None, 4, 3, CPU)
     for batch in batches.of_epoch(0):
