@@ -79,6 +79,30 @@ def seq(*layers: Component) -> Component:
     return c("Sequential", layers=list(layers))
 
 
+#: A training on small grey images with all that has a state of its own, or of its rank's.
+WHOLE: Component = {
+    "model": seq(
+        c("Conv2d", out_channels=4, kernel_size=3),
+        c("BatchNorm2d"),
+        c("ReLU"),
+        c("Dropout", p=0.25),
+        c("Flatten"),
+        c("Linear", out_features=3),
+    ),
+    "transforms": {"train": [c("RandomHorizontalFlip"), c("RandomRotation", degrees=20)]},
+    "optimizer": c("AdamW", lr=0.01),
+    "scheduler": c("OneCycleLR", max_lr=0.02, interval="step"),
+    "trainer": {
+        "epochs": 3,
+        "shuffle": True,
+        "accumulate": 2,
+        "clip_grad_norm": 0.5,
+        "ema": {"decay": 0.9},
+        "early_stopping": {"patience": 3},
+    },
+}
+
+
 def generator() -> np.random.Generator:
     return np.random.default_rng(0)
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from core.db.models import Base, Checkpoint, Dataset, Event, Job, Metric, Versio
 from core.db.statements import checkpoints, jobs
 from core.nets.plan import Source, check
 from core.settings import Settings
-from modelyard.specs import Feature, JobState
+from modelyard.specs import Feature
 from workers.house import House
 
 OWNER = "default"
@@ -122,19 +124,11 @@ def queue_job(house: House, spec: dict[str, Any], dataset: str = "digits") -> st
     return job_id
 
 
-def ask(house: House, job_id: str, wanted: str) -> None:
-    """What the owner wants of a running job, as the service writes it."""
+def ask(house: House, job_id: str, do: Callable[[Job, datetime], Event | None]) -> None:
+    """As the service does where the owner asks: `steering.cancel`, `pause` or `resume`."""
     with house.database.write() as session:
-        session.execute(jobs.ask(job_id, wanted))
-        session.commit()
-
-
-def resume(house: House, job_id: str) -> None:
-    """Queues a paused job again, as the service does."""
-    with house.database.write() as session:
-        job = session.scalars(jobs.lock_job(job_id)).one()
-        job.wanted = "run"
-        session.add(jobs.move(job, JobState.QUEUED, "resumed by its owner", utc_now()))
+        event = do(session.scalars(jobs.lock_job(job_id)).one(), utc_now())
+        session.add_all([] if event is None else [event])
         session.commit()
 
 

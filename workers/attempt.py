@@ -16,10 +16,11 @@ from core.nets import artifacts, plugins
 from core.nets.readout import readout_of
 from core.nets.transforms import Pipeline
 from modelyard.specs import JobSpec
-from workers import diagnosis, registration, suspects, trainer
+from workers import diagnosis, progress, registration, suspects
 from workers.board.board import Board
 from workers.building import build_net, build_training, needed
 from workers.crew import join, narrow_gpus
+from workers.cursor import Cursor, NonFiniteLoss
 from workers.data_workers import DataWorkers
 from workers.generators import seed_all
 from workers.link import Link
@@ -28,7 +29,7 @@ from workers.messages import Alive, Noted, Order, Stopped, Trained, Verified
 from workers.registration import Data
 from workers.resolving import resolve, what_differs
 from workers.running import Interrupted, Running
-from workers.trainer import Cursor, NonFiniteLoss, Training
+from workers.training import Training
 
 #: While no step is made the supervisor hears this often that something goes on.
 ALIVE_EVERY_S = 1.0
@@ -155,7 +156,7 @@ class Attempt:
         if len(state["ranks"]) != crew.world:
             self.link.send(Noted("inexact_resume", {"devices": [len(state["ranks"]), crew.world]}))
         pieces = max(state["pieces"], self.order.pieces)
-        return dataclasses.replace(training, pieces=pieces), trainer.restore(training, state)
+        return dataclasses.replace(training, pieces=pieces), progress.restore(training, state)
 
     def _warn(self, message: str) -> None:
         self.link.send(Noted("warning", {"message": message}))

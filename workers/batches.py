@@ -38,11 +38,11 @@ class Batch:
     def rows(self) -> int:
         return len(self.index)
 
-    def pieces(self, count: int) -> list["Batch"]:
-        """At most `count`, of as equal a length as may be, which together weigh what the whole does."""
-        if count == 1:
+    def pieces(self, rows_at_once: int | None) -> list["Batch"]:
+        """Of as equal a length as may be, none longer; together they weigh what the whole does."""
+        if rows_at_once is None or self.rows <= rows_at_once:
             return [self]
-        count = min(count, self.rows)
+        count = -(-self.rows // rows_at_once)
         edges = [self.rows * place // count for place in range(count + 1)]
         return [self._piece(slice(start, end)) for start, end in pairwise(edges)]
 

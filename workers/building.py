@@ -25,9 +25,10 @@ from modelyard.specs import JobSpec
 from workers.batches import Batches
 from workers.crew import Crew
 from workers.generators import seed_all
+from workers.limits import Limits
 from workers.messages import Order
 from workers.registration import Data
-from workers.trainer import Limits, Training
+from workers.training import Training
 
 T = TypeVar("T")
 
@@ -51,7 +52,7 @@ def build_net(spec: JobSpec, order: Order) -> nn.Module:
 def build_training(
     net: nn.Module, spec: JobSpec, resolved: dict[str, Any], data: Data, crew: Crew
 ) -> Training:
-    """Moves the net to its device. The rest of a resumed training's state is `trainer.restore`'s."""
+    """Moves the net to its device. The rest of a resumed training's state is `progress.restore`'s."""
     trainer, device = spec.trainer, torch.device(resolved["device"])
     net = net.to(device).to(memory_format=FORMATS[resolved["memory_format"]])
     loss = build.build_loss(needed(spec.loss), is_one_hot=data.targets.is_one_hot)
@@ -74,7 +75,6 @@ def build_training(
         train=train,
         validation=data.evaluation(data.rows.validation, device),
         measures=measuring(data.targets.task, data.readout, spec.metrics),
-        epochs=trainer.epochs,
         device=device,
         autocast=AUTOCAST.get(resolved["precision"]),
         freezing=freezing,
@@ -82,7 +82,7 @@ def build_training(
         scaler=torch.amp.GradScaler(device.type, enabled=resolved["precision"] == "fp16"),
         average=_average(net, spec),
         clip_grad_norm=trainer.clip_grad_norm,
-        limits=Limits(trainer.max_steps, trainer.max_seconds, trainer.early_stopping),
+        limits=Limits(trainer.epochs, trainer.max_steps, trainer.max_seconds, trainer.early_stopping),
         crew=crew,
     )
     if resolved["compile"]:

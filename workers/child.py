@@ -23,13 +23,14 @@ from modelyard.specs import JobErrorCode
 from workers import messages
 from workers.attempt import Attempt
 from workers.crew import is_left_alone
+from workers.cursor import NonFiniteLoss
 from workers.data_workers import DataWorkers
 from workers.link import Link, QuietLink
 from workers.messages import Failed, Order, WentAstray
 from workers.resolving import NoDevice
-from workers.running import TooLarge, is_out_of_memory
+from workers.running import TooLarge
 from workers.saving import StorageFull
-from workers.trainer import NonFiniteLoss
+from workers.trainer import is_out_of_memory
 
 FREE_SPACE = "free disk space on the worker, and post the job again"
 

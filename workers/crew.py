@@ -9,7 +9,7 @@ import copy
 import gc
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -80,7 +80,7 @@ def join(order: Order, device: torch.device, asked: Callable[[], Stop | None]) -
 
 def narrow_gpus(spec: JobSpec, order: Order) -> None:
     """Leaves this rank, before it touches one, only the GPU of its slot: `cuda` means that in every thread.
-    Several slots share a GPU where there are fewer. Raises NoDevice where a job's ranks would."""
+    Several jobs share a GPU where there are fewer than slots. Raises NoDevice where a job's ranks would."""
     count = torch.cuda.device_count()
     if not count or not wants_gpu(spec, order):
         return
@@ -88,7 +88,16 @@ def narrow_gpus(spec: JobSpec, order: Order) -> None:
         raise NoDevice(f"trainer.devices is {order.world}, and this worker sees {count} GPUs")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     names = visible if visible[0] else [str(place) for place in range(count)]
-    os.environ["CUDA_VISIBLE_DEVICES"] = names[order.slots[order.rank] % count]
+    os.environ["CUDA_VISIBLE_DEVICES"] = names[gpus_of(order.slots, count)[order.rank]]
+
+
+def gpus_of(slots: Sequence[int], count: int) -> list[int]:
+    """For each of at most `count` slots another GPU: that of its number, or the next one that is left."""
+    chosen: list[int] = []
+    for slot in slots:
+        wished = ((slot + further) % count for further in range(count))
+        chosen.append(next(gpu for gpu in wished if gpu not in chosen))
+    return chosen
 
 
 class Ranks(Crew):

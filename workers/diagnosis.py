@@ -3,6 +3,7 @@
 Asked once, of the batch at which a careful training stopped, before it spoilt any weights.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,9 @@ from core.data.manifest import Manifest
 from core.nets.objective import meet
 from workers import trainer
 from workers.batches import Batch
-from workers.trainer import NonFiniteLoss, Training
+from workers.crew import Crew
+from workers.cursor import NonFiniteLoss
+from workers.training import Training
 
 # B rows in the batch
 
@@ -67,13 +70,14 @@ class Look:
 
     def __init__(self, training: Training, batch: Batch) -> None:
         self._training, self._batch = training, batch
+        alone = dataclasses.replace(training, crew=Crew())  # the other ranks are in the middle of the step
         self._outputs: Any = None
         self.layer: str | None = None
         named = training.net.named_modules()
         hooks = [module.register_forward_hook(self._hook(name)) for name, module in named]
         try:
             with torch.compiler.set_stance("force_eager"), torch.no_grad():
-                trainer.compute_loss(training, batch, reduces=False)
+                trainer.compute_loss(alone, batch, reduces=False)
         finally:
             for hook in hooks:
                 hook.remove()

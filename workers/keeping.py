@@ -1,7 +1,10 @@
 """When a training saves a checkpoint."""
 
+import math
+from typing import Any
+
 from modelyard.specs import CheckpointPolicy
-from workers.trainer import Cursor
+from workers.cursor import Cursor
 
 
 class Keeping:
@@ -37,9 +40,17 @@ class Keeping:
     def saved(self, cursor: Cursor) -> None:
         self._saved_step, self._saved_at_s = cursor.step, cursor.seconds
 
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a later attempt has to know beside the cursor."""
+        return {"best": self._best}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._best = state.get("best")
+
     def _is_best(self, value: float) -> bool:
+        """What is no number never is."""
         sign = 1 if self._policy.mode == "min" else -1
-        if self._best is not None and not sign * value < sign * self._best:
-            return False
-        self._best = value
-        return True
+        is_best = math.isfinite(value) and (self._best is None or sign * value < sign * self._best)
+        self._best = value if is_best else self._best
+        return is_best

@@ -26,9 +26,9 @@ class Order(msgspec.Struct, frozen=True):
     multiply-adds an optimizer step takes by its plan, which has so many `steps`. `start` is a local file of
     the weights that a fork begins with. One that is `careful` looks at every step's loss, since an attempt
     before it saw one that was no number. `board` is the folder for TensorBoard. A batch goes through in as
-    many `pieces` at least. On a GPU worker `slots` are the numbers of its
-    devices. With `world` processes, one a device, this is `rank`; they meet at the file
-    `rendezvous`.
+    many `pieces` at least. `slots` are the numbers of the worker's slots that the job holds; on a GPU
+    worker they choose its devices. With `world` processes, one a device, this is `rank`; they meet at the
+    file `rendezvous`.
     """
 
     job: str
@@ -93,12 +93,7 @@ class EpochEnded(Report, frozen=True):
 
 
 class Alive(Report, frozen=True):
-    """Now and then while no step is made: something goes on all the same. `stage` says what, where that may
-    take long, with how much of it is `done`."""
-
-    stage: str = ""
-    done: int = 0
-    total: int = 0
+    """Now and then while no step is made: something goes on all the same."""
 
 
 class Noted(Report, frozen=True):

@@ -9,6 +9,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from workers.beside import alone
+
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -34,6 +36,7 @@ def ahead(items: Generator[T], depth: int) -> Generator[T]:
     is_left = threading.Event()
 
     def fill() -> None:
+        alone()
         try:
             with closing(items):
                 while True:
@@ -62,7 +65,7 @@ def ahead(items: Generator[T], depth: int) -> Generator[T]:
 
 def in_threads(make: Callable[[S], T], wanted: Iterable[S], threads: int) -> Generator[T]:
     """`make` of each, in order; so many at once, and no more than twice as many are kept."""
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="make")
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="make", initializer=alone)
     waiting: deque[Future[T]] = deque()
     try:
         for each in wanted:

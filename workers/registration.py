@@ -24,11 +24,11 @@ from core.nets.transforms import Pipeline
 from core.predict import Predictor
 from modelyard.specs import Evaluation, JobSpec, Signature
 from modelyard.specs import Tensor as TensorInfo
-from workers import trainer
+from workers import evaluating
 from workers.batches import Batches
 from workers.loaders import Rows, raw_instance
 from workers.messages import Register, Verified
-from workers.trainer import Training
+from workers.training import Training
 
 # G golden samples, C classes or targets
 
@@ -38,7 +38,7 @@ GOLDEN_BYTES = 8 * 1024 * 1024
 #: How far the replay of a golden sample may be from what the trained net answered: float32 sums taken
 #: in another order differ by a few 1e-6.
 TOLERANCE = 1e-4
-#: Evaluation keeps no gradients, so its batches are at least this large.
+#: Evaluation keeps no gradients, and its batches are of so many rows where the device has room for them.
 EVALUATION_ROWS = 256
 
 
@@ -54,11 +54,9 @@ class Data:
     eval: Pipeline | None
     readout: Readout
 
-    def evaluation(self, index: Tensor, device: torch.device) -> Batches:
+    def evaluation(self, index: Tensor, device: torch.device, batch_size: int = EVALUATION_ROWS) -> Batches:
         rows = self.rows
-        return Batches(
-            rows.eval_inputs, rows.targets, index, self.eval, EVALUATION_ROWS, seed=0, device=device
-        )
+        return Batches(rows.eval_inputs, rows.targets, index, self.eval, batch_size, seed=0, device=device)
 
 
 def golden_outputs(training: Training, data: Data) -> Tensor:
@@ -107,7 +105,9 @@ def evaluate(
         training, net=net.to(device), average=None, autocast=None, measures=lambda _: confusion
     )
     rows = data.rows.test if split == "test" else data.rows.validation
-    metrics = trainer.evaluate(served, data.evaluation(rows, device), split)
+    metrics = evaluating.evaluate(
+        served, data.evaluation(rows, device, training.validation.batch_size), split
+    )
     return metrics, confusion.evaluation(split)
 
 

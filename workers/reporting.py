@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from workers import messages, trainer
-from workers.trainer import Cursor, Stepped, Training
+from workers import messages
+from workers.cursor import Cursor, require_finite
+from workers.trainer import Stepped
+from workers.training import Training
 
 #: At most so often somebody who looks on learns where the training is.
 REPORT_EVERY_S = 0.25
@@ -64,14 +66,17 @@ class Pace:
 
 class Reporting:
     """Told of every step and every epoch. With `every_steps` a report is due at each multiple of it; else
-    at most four times a second, with numbers to keep ever more seldom."""
+    at most four times a second, with numbers to keep ever more seldom. `epoch_rows` of the epoch that it
+    begins in were trained by an earlier attempt."""
 
-    def __init__(self, every_steps: int | None, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self, every_steps: int | None, clock: Clock = time.monotonic, *, epoch_rows: int = 0
+    ) -> None:
         self._every_steps = every_steps
         self._clock = clock
         self._began = clock()
         self._pace = Pace(clock)
-        self._rows = self._epoch_rows = 0
+        self._rows, self._epoch_rows = 0, epoch_rows
         self._trained_s = 0.0
         self._reported_at = self._kept_at = -math.inf
 
@@ -105,7 +110,7 @@ class Reporting:
         rows = self._rows * training.crew.world
         per_second = rows / trained_s if trained_s > 0 else 0.0
         self._rows, self._trained_s = 0, self._pace.trained_s
-        metrics = {"train_loss": trainer.require_finite(cursor)}
+        metrics = {"train_loss": require_finite(cursor)}
         if is_kept:
             metrics |= learning_rates(training.optimizer)
             metrics["grad_norm"] = grad_norm(training.net, step)
@@ -129,7 +134,7 @@ class Reporting:
 
 def total_steps(training: Training) -> int:
     """An upper bound: the training may end before."""
-    steps = training.train.steps * training.epochs
+    steps = training.train.steps * training.limits.epochs
     limit = training.limits.max_steps
     return steps if limit is None else min(steps, limit)
 

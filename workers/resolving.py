@@ -8,6 +8,7 @@ import shutil
 from typing import Any
 
 import torch
+import torchvision
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -50,7 +51,7 @@ def resolve(spec: JobSpec, order: Order, net: nn.Module) -> dict[str, Any]:
         "fused": is_free and spec.optimizer["type"] in FUSED,
         "deterministic": trainer.deterministic,
         "seed": trainer.seed,
-        **_environment(),
+        **_environment(device),
         "plugins": plugins.used_by(order.spec),
     }
 
@@ -60,16 +61,21 @@ def what_differs(resolved: dict[str, Any]) -> dict[str, Any]:
     equals an unbroken one. Raises NoDevice."""
     if resolved["device"] == "cuda" and not torch.cuda.is_available():
         raise NoDevice("the job was begun on a GPU, and this worker sees none")
-    here = _environment().items()
+    here = _environment(resolved["device"]).items()
     return {name: [resolved.get(name), value] for name, value in here if resolved.get(name) != value}
 
 
-def _environment() -> dict[str, str]:
+def _environment(device: str) -> dict[str, str]:
     """What equal numbers depend on beside the job's own settings."""
-    return {
+    here = {
         "torch": str(torch.__version__),
+        "torchvision": str(torchvision.__version__),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
+    if device != "cuda":
+        return here
+    cudnn = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call] # torch left it untyped
+    return here | {"gpu": torch.cuda.get_device_name(), "cuda": str(torch.version.cuda), "cudnn": cudnn}
 
 
 def _device(spec: JobSpec, order: Order) -> str:

@@ -14,15 +14,17 @@ import torch
 from core.nets import artifacts
 from core.nets.freezing import begin_epoch
 from modelyard.specs import JobSpec
-from workers import messages, registration, trainer
+from workers import messages, progress, registration, trainer
 from workers.board.board import Board
+from workers.cursor import Cursor, require_finite
 from workers.keeping import Keeping
 from workers.link import Link
 from workers.messages import Noted, Started
 from workers.registration import Data
 from workers.reporting import Reporting, total_steps
 from workers.saving import Saver, Snapshot, StorageFull
-from workers.trainer import Cursor, EpochEnded, Stepped, Training
+from workers.trainer import EpochEnded, NoRoom, Stepped
+from workers.training import Training
 
 
 class Interrupted(Exception):
@@ -74,7 +76,7 @@ class Running:
                         self._report(step)
                         is_due = self.keeping.is_due_at_step(cursor)
                         if is_due and not trainer.ends_epoch(self.training, cursor):
-                            self._save({"train_loss": trainer.require_finite(cursor, self.training.crew)})
+                            self._save({"train_loss": require_finite(cursor, self.training.crew)})
                     case EpochEnded(metrics):
                         self.link.send(messages.EpochEnded(cursor.epoch, cursor.step, metrics))
                         if self.keeping.is_due_at_epoch(cursor, metrics):
@@ -96,38 +98,43 @@ class Running:
             try:
                 yield from trainer.fit(self.training, self.cursor)
                 return
+            except NoRoom:
+                raise
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or not self._halve():
+                if not trainer.is_out_of_memory(error) or self.training.rows_at_once == 1:
                     raise
+            self._halve()  # here nothing holds on to what the failed step had made
 
-    def _halve(self) -> bool:
-        """False where a piece is one row already. The effective batch stays; batch norm sees the pieces.
-        Raises TooLarge where there are other ranks, which wait for this one in the middle of the step."""
+    def _halve(self) -> None:
+        """The effective batch stays; batch norm sees the pieces. Raises TooLarge where there are other ranks,
+        which wait for this one in the middle of the step."""
         training, size = self.training, self.training.train.batch_size
-        if training.pieces * training.crew.world >= size:
-            return False
-        pieces = training.pieces * 2
-        rows = -(-size // (pieces * training.crew.world))
+        validation = training.validation
+        halved = dataclasses.replace(
+            training,
+            pieces=training.pieces * 2,
+            validation=dataclasses.replace(validation, batch_size=-(-validation.batch_size // 2)),
+        )
+        rows = halved.rows_at_once
         message = f"a batch of {size} rows does not fit; it goes through in pieces of {rows}, as one step"
         data = {"message": message, "rows_at_once": rows, "step": self.cursor.step}
         if training.crew.world > 1:
-            raise TooLarge(pieces, data)
-        self.training = dataclasses.replace(training, pieces=pieces)
+            raise TooLarge(halved.pieces, data)
+        self.training = halved
         training.optimizer.zero_grad(set_to_none=True)
         gc.collect()
         if training.device.type == "cuda":
             torch.cuda.empty_cache()
         self.link.send(Noted("out_of_memory", data))
-        return True
 
     def _save(self, metrics: dict[str, float]) -> None:
         """Copies weights and state; a thread writes them. Waits where the save before is not committed, so
         that there is one copy at a time."""
         training, cursor = self.training, self.cursor
-        if not self.saver.wait():
+        if not training.crew.from_first(self.saver.wait):
             raise Interrupted
         self.keeping.saved(cursor)
-        state = trainer.state_of(training, cursor)  # every rank gives its part, the first saves it
+        state = progress.state_of(training, cursor)  # every rank gives its part, the first saves it
         if training.crew.rank > 0:
             return
         state = artifacts.copied(state)
@@ -146,7 +153,7 @@ class Running:
             return  # what is being written is of no use any more
         with contextlib.suppress(StorageFull):  # it was told: the checkpoint before is what is gone on from
             if self.keeping.is_news(cursor):
-                self._save({"train_loss": trainer.require_finite(cursor, crew)} if cursor.rows else {})
+                self._save({"train_loss": require_finite(cursor, crew)} if cursor.rows else {})
             self.saver.wait()
 
     def _report(self, step: Stepped) -> None:
@@ -155,8 +162,3 @@ class Running:
         if report is not None:
             self.link.send(report)
         self.board.stepped(self.cursor, step, report.metrics if report is not None else {})
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """On a GPU torch has an error of its own for it; on the CPU its allocator says so in words."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from core.nets import artifacts
 from core.storage.durable import is_full
+from workers.beside import alone
+from workers.cursor import NonFiniteLoss
 from workers.link import Link
 from workers.messages import Noted, Saved
-from workers.trainer import NonFiniteLoss
 
 #: A snapshot that finds no room is tried so often in all, with a pause between.
 TRIES = 3
@@ -58,8 +59,9 @@ class Saver:
         self._thread.start()
 
     def wait(self) -> bool:
-        """Until what was saved is committed. False where a Stop came that asks for no checkpoint. Raises what
-        writing it raised: StorageFull, or NonFiniteLoss where the weights are no numbers any more."""
+        """Until what was saved is committed. False where a Stop came that asks for no checkpoint, or that
+        ended the tries to find room: whoever goes on does so from the checkpoint before. Raises what writing
+        it raised: StorageFull, or NonFiniteLoss where the weights are no numbers any more."""
         while self._thread is not None:
             self._thread.join(LISTEN_S)
             if not self._thread.is_alive():
@@ -68,11 +70,14 @@ class Saver:
                 return False
         if self._error is not None:
             error, self._error = self._error, None
+            if isinstance(error, StorageFull) and self._link.stop is not None:
+                return False
             raise error
         return True
 
     def _run(self, snapshot: Snapshot) -> None:
         try:
+            alone()
             require_finite(snapshot)
             self._store(snapshot)
             self._link.wait_for_commit(snapshot.step)

@@ -24,7 +24,7 @@ from core.storage.durable import StoredFile, describe
 from modelyard.specs import Suspect, Suspects
 from workers.messages import Register, Verified
 from workers.registration import Data
-from workers.trainer import Training
+from workers.training import Training
 
 # N rows that are looked at, B rows in the batch, C classes or targets
 

@@ -120,8 +120,7 @@ def loss_sum_and_count(
     cross entropy of class indices divides by the sum of their weights, without rows of `ignore_index`. A loss
     that is a sum is told as the mean of it over rows.
     """
-    plain = loss.loss if isinstance(loss, OneHotTargets) else loss
-    if getattr(plain, "reduction", "mean") == "sum":
+    if is_sum(loss):
         return value.double(), rows
     counts = row_counts(loss, targets)
     if counts is None:
@@ -129,6 +128,12 @@ def loss_sum_and_count(
     count = counts.sum()
     # torch's mean over no rows is nan, and they add nothing.
     return torch.where(count > 0, value.double() * count, 0.0), count
+
+
+def is_sum(loss: nn.Module) -> bool:
+    """Whether its value is a sum over rows; else it is a mean."""
+    plain = loss.loss if isinstance(loss, OneHotTargets) else loss
+    return getattr(plain, "reduction", "mean") == "sum"
 
 
 def row_counts(loss: nn.Module, targets: Tensor) -> Tensor | None:

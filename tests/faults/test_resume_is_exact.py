@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from core.data.manifest import Manifest
+from service import steering
 from tests import exactness, injected
 from tests import house as homes
 from workers.house import House
@@ -107,7 +108,7 @@ def test_a_training_that_left_a_checkpoint_where_it_stood_ends_as_the_unbroken_o
     thread.start()
     injected.wait_until_here(house)
     if wanted == "pause":
-        homes.ask(house, job_id, "pause")
+        homes.ask(house, job_id, steering.pause)
     else:
         house.draining.set()
     thread.join(10)
@@ -117,7 +118,7 @@ def test_a_training_that_left_a_checkpoint_where_it_stood_ends_as_the_unbroken_o
     assert homes.read_checkpoints(house, job_id)[0].step == step
     if wanted == "pause":
         assert (job.state, job.transitions[-1]["reason"]) == ("paused", "paused by its owner")
-        homes.resume(house, job_id)
+        homes.ask(house, job_id, steering.resume)
     else:
         assert (job.state, job.transitions[-1]["reason"]) == ("queued", "drained")
     assert train_one(house)

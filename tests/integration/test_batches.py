@@ -147,11 +147,12 @@ def test_ranks_share_the_batches_that_one_process_would_take() -> None:
 
 @given(st.integers(1, 60), st.integers(1, 20))
 def test_the_pieces_of_a_batch_differ_by_one_row_at_most_and_weigh_what_it_does(
-    rows: int, count: int
+    rows: int, rows_at_once: int
 ) -> None:
     (whole,) = numbered(rows, batch_size=rows, shuffle=True).of_epoch(1)
-    pieces = whole.pieces(count)
-    assert len(pieces) == min(rows, count)
+    pieces = whole.pieces(rows_at_once)
+    assert len(pieces) == -(-rows // rows_at_once)
+    assert max(piece.rows for piece in pieces) <= rows_at_once
     assert max(piece.rows for piece in pieces) - min(piece.rows for piece in pieces) <= 1
     assert torch.equal(torch.cat([piece.index for piece in pieces]), whole.index)
     assert sum(piece.share * float(piece.targets.mean()) for piece in pieces) == pytest.approx(

@@ -16,6 +16,7 @@ from core.db.models import Dataset, Event, Job
 from core.db.statements import datasets, jobs, leases, preemption
 from core.errors import Conflict
 from modelyard.specs import JobState
+from service import steering
 from tests.rows import AT, add_dataset, add_job, create_tables
 
 THREADS = 6
@@ -242,7 +243,8 @@ def test_a_beat_moves_the_lease_and_reads_what_is_wanted(database: Database) -> 
     (job_id,) = queue(database, {})
     claim(database)
     with database.write() as session:
-        session.execute(jobs.ask(job_id, "cancel"))
+        steering.cancel(session.scalars(jobs.lock_job(job_id)).one(), AT)
+        session.flush()
         beaten = session.execute(leases.beat_job(job_id, 1, progress={"step": 3})).one()
         assert beaten == ("cancel", None)
         session.commit()

@@ -20,7 +20,7 @@ from core.nets import artifacts
 from core.nets.plan import Source, check
 from tests import house as homes
 from tests import ranks
-from tests.attempts import arrays, c, seq
+from tests.attempts import WHOLE, arrays, c, seq
 from tests.numerics.test_trainer import assert_equal_to_the_bit
 from workers import children
 from workers.children import Child
@@ -100,32 +100,10 @@ def test_weighted_classes_weigh_in_all_rows_of_a_step(tmp_path: Path) -> None:
     assert_close(ranks.weights(two), ranks.weights(one))
 
 
-#: All that has a state of its own, or of its rank's.
-WHOLE = {
-    "model": seq(
-        c("Conv2d", out_channels=4, kernel_size=3),
-        c("BatchNorm2d"),
-        c("ReLU"),
-        c("Dropout", p=0.25),
-        c("Flatten"),
-        c("Linear", out_features=3),
-    ),
-    "transforms": {"train": [c("RandomHorizontalFlip"), c("RandomRotation", degrees=20)]},
-    "optimizer": c("AdamW", lr=0.01),
-    "scheduler": c("OneCycleLR", max_lr=0.02, interval="step"),
-    "trainer": {
-        "epochs": 3,
-        "batch_size": 6,
-        "shuffle": True,
-        "accumulate": 2,
-        "clip_grad_norm": 0.5,
-        "ema": {"decay": 0.9},
-        "early_stopping": {"patience": 3},
-        "checkpoint": {"every_steps": 1},
-    },
-}
+#: Four steps an epoch: eight batches, the last of three rows.
+BY_STEPS = WHOLE | {"trainer": WHOLE["trainer"] | {"batch_size": 6, "checkpoint": {"every_steps": 1}}}
 IMAGES = arrays([1, 6, 6], classes=3, dtype="uint8", train=45, validation=4)
-STEPS = 12  # 4 an epoch: 8 batches, the last of 3 rows
+STEPS = 12
 
 
 def ends_of(reports: list[AnyReport]) -> dict[int, dict[str, float]]:
@@ -146,8 +124,8 @@ def assert_same_end(run: list[AnyReport], other: list[AnyReport]) -> None:
 def test_a_run_killed_at_any_step_and_resumed_equals_an_unbroken_one_to_the_bit(
     devices: int, tmp_path: Path
 ) -> None:
-    unbroken = ranks.run(ranks.order_of(WHOLE, IMAGES, tmp_path / "whole", devices))
-    order = ranks.order_of(WHOLE, IMAGES, tmp_path / "broken", devices)
+    unbroken = ranks.run(ranks.order_of(BY_STEPS, IMAGES, tmp_path / "whole", devices))
+    order = ranks.order_of(BY_STEPS, IMAGES, tmp_path / "broken", devices)
     for broken_at in random.Random(0).sample(range(1, STEPS), 4):
 
         def kill_there(report: AnyReport, child: Child | Ranks, at: int = broken_at) -> None:
@@ -166,7 +144,7 @@ def test_a_run_killed_at_any_step_and_resumed_equals_an_unbroken_one_to_the_bit(
 def test_a_stop_in_the_middle_of_an_epoch_saves_it_and_the_next_attempt_goes_on_from_there(
     tmp_path: Path,
 ) -> None:
-    spec = WHOLE | {"trainer": WHOLE["trainer"] | {"checkpoint": {"every_epochs": 1}}}
+    spec = BY_STEPS | {"trainer": BY_STEPS["trainer"] | {"checkpoint": {"every_epochs": 1}}}
     unbroken = ranks.run(ranks.order_of(spec, IMAGES, tmp_path / "whole", devices=2))
     order = ranks.order_of(spec, IMAGES, tmp_path / "stopped", devices=2)
 

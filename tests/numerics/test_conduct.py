@@ -10,40 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from core.nets import artifacts
-from tests.attempts import BATCH, ROWS, arrays, attempt_of, c, seq
+from tests.attempts import BATCH, ROWS, WHOLE, arrays, attempt_of, c, seq
 from tests.fakes import FakeLink
-from workers import trainer
+from workers import progress, trainer
 from workers.attempt import Attempt
 from workers.board.board import Board
+from workers.cursor import Cursor
 from workers.messages import Noted, Saved
 from workers.running import Running
-from workers.trainer import Cursor, EpochEnded, Stepped, Training
+from workers.trainer import EpochEnded, NoRoom, Stepped
+from workers.training import Training
 
 NET = seq(c("Linear", out_features=16), c("ReLU"), c("Linear", out_features=3))
-#: With everything that has a state of its own.
-WHOLE = {
-    "model": seq(
-        c("Conv2d", out_channels=4, kernel_size=3),
-        c("BatchNorm2d"),
-        c("ReLU"),
-        c("Dropout", p=0.25),
-        c("Flatten"),
-        c("Linear", out_features=3),
-    ),
-    "transforms": {"train": [c("RandomHorizontalFlip"), c("RandomRotation", degrees=20)]},
-    "optimizer": c("AdamW", lr=0.01),
-    "scheduler": c("OneCycleLR", max_lr=0.02, interval="step"),
-    "trainer": {
-        "epochs": 3,
-        "batch_size": 5,
-        "shuffle": True,
-        "accumulate": 2,
-        "clip_grad_norm": 0.5,
-        "ema": {"decay": 0.9},
-        "early_stopping": {"patience": 2},
-    },
-}
-IMAGES = arrays([1, 6, 6], classes=3, dtype="uint8")
+IMAGES = arrays([3, 6, 6], classes=3, dtype="uint8")
 NUMBERS = arrays([7], classes=3)
 
 
@@ -74,13 +53,19 @@ LOSSES = {
     "sum": c("CrossEntropyLoss", reduction="sum"),
     "weighted": c("CrossEntropyLoss", class_weights=[1.0, 4.0, 0.5]),
     "ignoring": c("CrossEntropyLoss", ignore_index=1),
+    "sum over one-hot": c("MSELoss", reduction="sum"),
 }
+
+
+def one_hot(loss: dict[str, Any]) -> dict[str, Any]:
+    """What else a loss that compares numbers needs of a classification."""
+    return {"target_transform": [c("OneHot")]} if loss["type"] == "MSELoss" else {}
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 def test_accumulated_batches_step_as_one_large_batch_does(tmp_path: Path, loss: dict[str, Any]) -> None:
     """24 rows: a window of 7 + 7 and one of 7 + 3, against batches of 14 and 10."""
-    spec = {"loss": loss, "optimizer": c("SGD", lr=0.01)}
+    spec = {"loss": loss, "optimizer": c("SGD", lr=0.01)} | one_hot(loss)
     small = trained(tmp_path / "a", with_trainer(batch_size=7, accumulate=2) | spec)
     large = trained(tmp_path / "b", with_trainer(batch_size=14) | spec)
     assert_close(small, large)
@@ -88,7 +73,7 @@ def test_accumulated_batches_step_as_one_large_batch_does(tmp_path: Path, loss: 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 def test_a_batch_in_pieces_steps_as_the_whole_does(tmp_path: Path, loss: dict[str, Any]) -> None:
-    spec = with_trainer() | {"loss": loss, "optimizer": c("SGD", lr=0.01)}
+    spec = with_trainer() | {"loss": loss, "optimizer": c("SGD", lr=0.01)} | one_hot(loss)
     _, training, cursor = attempt(tmp_path / "a", spec).begin()
     for _ in trainer.fit(dataclasses.replace(training, pieces=3), cursor):
         pass
@@ -169,7 +154,9 @@ def test_max_seconds_counts_all_attempts(tmp_path: Path) -> None:
 
 
 def test_a_training_goes_on_from_any_step_to_the_same_bits(tmp_path: Path) -> None:
-    spec = WHOLE | {"trainer": WHOLE["trainer"] | {"deterministic": False, "precision": "fp32"}}  # type: ignore[operator]
+    spec = WHOLE | {
+        "trainer": WHOLE["trainer"] | {"batch_size": 5, "deterministic": False, "precision": "fp32"}
+    }
     unbroken, metrics, steps = run_to_the_end(begun(tmp_path / "unbroken", spec))
     assert steps == 9
     for stop in range(1, steps + 1):
@@ -178,13 +165,13 @@ def test_a_training_goes_on_from_any_step_to_the_same_bits(tmp_path: Path) -> No
             if cursor.step == stop:
                 break
         weights = artifacts.plain_state_dict(training.served)
-        state = artifacts.copied(trainer.state_of(training, cursor))
+        state = artifacts.copied(progress.state_of(training, cursor))
         torch.save(state, tmp_path / "state.pt")
         torch.manual_seed(99)  # another process, where something else was drawn
 
         training, _ = begun(tmp_path / f"{stop}", spec)
         training.net.load_state_dict(weights)
-        cursor = trainer.restore(training, torch.load(tmp_path / "state.pt", weights_only=True))
+        cursor = progress.restore(training, torch.load(tmp_path / "state.pt", weights_only=True))
         ours, later, _ = run_to_the_end((training, cursor))
         assert later == metrics[len(metrics) - len(later) :]
         for name, tensor in unbroken.items():
@@ -240,6 +227,20 @@ def test_a_batch_too_large_for_the_device_goes_through_in_pieces(tmp_path: Path)
     assert isinstance(narrow, Narrow)
     assert_close(artifacts.plain_state_dict(narrow.net), trained(tmp_path / "whole", with_trainer(epochs=2)))
     assert torch.load(link.last(Saved).state.path, weights_only=True)["pieces"] == 4
+
+
+def test_an_optimizer_without_room_is_not_tried_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, _ = running(tmp_path, rows=BATCH)
+
+    def step() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(found.training.optimizer, "step", step)
+    with pytest.raises(NoRoom):
+        found.follow({}, 0.0)
+    assert found.training.pieces == 1
 
 
 def test_a_row_too_large_for_the_device_is_out_of_memory(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.components.example import Example
 from workers import registration, trainer
 from workers.loaders import raw_instance
 from workers.registration import Data
-from workers.trainer import Training
+from workers.training import Training
 
 ALL = [(family.name, name) for family in FAMILIES.values() if family.is_listed for name in family.names]
 README = Path(__file__).parents[2] / "docs" / "reference" / "README.md"

@@ -16,9 +16,12 @@ from core.nets.measures import MEASURES
 from core.nets.mixing import Mixing, num_soft_classes
 from core.nets.transforms import Pipeline, is_mixing
 from modelyard.specs.jobspec import Task, Transforms
-from workers import trainer
+from workers import progress, trainer
 from workers.batches import Batches
-from workers.trainer import Cursor, EpochEnded, Training
+from workers.cursor import Cursor
+from workers.limits import Limits
+from workers.trainer import EpochEnded
+from workers.training import Training
 
 # B rows in the batch, C classes
 
@@ -130,7 +133,7 @@ def training() -> Training:
         ),
         validation=Batches((pixels,), targets_N, every_row, Pipeline.from_spec(resolved()), 10, 0, CPU),
         measures=MEASURES["classification"],
-        epochs=3,
+        limits=Limits(3),
         device=CPU,
         autocast=None,
     )
@@ -148,13 +151,13 @@ def test_a_run_with_mixing_that_is_broken_and_resumed_equals_an_unbroken_one_to_
         if cursor.step == 6:
             break
     kept = io.BytesIO()
-    torch.save((first.net.state_dict(), trainer.state_of(first, cursor)), kept)
+    torch.save((first.net.state_dict(), progress.state_of(first, cursor)), kept)
     kept.seek(0)
     weights, state = torch.load(kept, weights_only=True)
     second = training()
     second.net.load_state_dict(weights)
     torch.manual_seed(77)
-    cursor = trainer.restore(second, state)
+    cursor = progress.restore(second, state)
     resumed = [report.metrics for report in trainer.fit(second, cursor) if isinstance(report, EpochEnded)]
 
     assert resumed == metrics[1:]

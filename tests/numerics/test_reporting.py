@@ -12,8 +12,10 @@ from torch.nn import functional as F
 from tests.attempts import Component, arrays, attempt_of, c, seq
 from tests.fakes import FakeLink
 from workers import messages, trainer
+from workers.cursor import Cursor
 from workers.reporting import KEPT_PER_LENGTH, REPORT_EVERY_S, Reporting, learning_rates, total_steps
-from workers.trainer import Cursor, EpochEnded, Stepped, Training
+from workers.trainer import EpochEnded, Stepped
+from workers.training import Training
 
 NET = seq(c("Flatten"), c("Linear", out_features=8), c("ReLU"), c("Linear", out_features=3))
 ROWS, BATCH = 44, 8
@@ -132,6 +134,17 @@ def test_samples_a_second_are_rows_that_trained_over_the_time_of_their_steps(tmp
     # Steps 5 to 8: the ragged batch is in them, and an evaluation whose minute is not.
     assert found[8].samples_per_second == pytest.approx((3 * BATCH + 4) / 2.0)
     assert found[8].metrics["samples_per_second"] == found[8].samples_per_second
+
+
+def test_a_resumed_attempt_counts_only_the_rows_that_it_trained_itself(tmp_path: Path) -> None:
+    training, cursor = begun(tmp_path)
+    for _ in trainer.fit(training, cursor):
+        if cursor.step == 3:
+            break
+    clock = FakeClock()
+    reporting = Reporting(1, clock, epoch_rows=cursor.rows)
+    found = dict(reports_of(training, cursor, reporting, clock, step_s=0.5, evaluation_s=0.0))
+    assert [found[step].samples_per_second for step in (4, 5, 6)] == [BATCH / 0.5, BATCH / 0.5, 4 / 0.5]
 
 
 def test_what_is_left_counts_evaluations_by_what_the_first_ones_took(tmp_path: Path) -> None:

@@ -20,9 +20,12 @@ from core.nets.measures import MEASURES, measuring
 from core.nets.readout import Readout
 from core.nets.transforms import Pipeline, resolve
 from modelyard.specs.jobspec import Unfreeze
-from workers import trainer
+from workers import evaluating, progress, trainer
 from workers.batches import Batches
-from workers.trainer import Cursor, EpochEnded, NonFiniteLoss, Training
+from workers.cursor import Cursor, NonFiniteLoss, require_finite
+from workers.limits import Limits
+from workers.trainer import EpochEnded
+from workers.training import Training
 
 # N rows, B rows in the batch, C classes
 
@@ -112,7 +115,7 @@ def training_of(recipe: Recipe, seed: int = 5, epochs: int = EPOCHS) -> Training
         train=Batches((pixels,), classes_N, every_row, augment, BATCH, 9, CPU, shuffle=True),
         validation=Batches((pixels,), classes_N, every_row, plain, 10, 0, CPU),
         measures=MEASURES["classification"],
-        epochs=epochs,
+        limits=Limits(epochs),
         device=CPU,
         autocast=None,
     )
@@ -138,7 +141,7 @@ def start(recipe: Recipe) -> tuple[Training, Cursor]:
 
 def save(training: Training, cursor: Cursor, folder: Path) -> None:
     artifacts.save(artifacts.plain_state_dict(training.net), folder / "weights.pt")
-    artifacts.save(trainer.state_of(training, cursor), folder / "state.pt")
+    artifacts.save(progress.state_of(training, cursor), folder / "state.pt")
 
 
 def resume(recipe: Recipe, folder: Path) -> tuple[Training, Cursor]:
@@ -146,14 +149,14 @@ def resume(recipe: Recipe, folder: Path) -> tuple[Training, Cursor]:
     training = training_of(recipe, seed=4321)
     training.net.load_state_dict(artifacts.load(folder / "weights.pt"))
     torch.manual_seed(777)
-    return training, trainer.restore(training, artifacts.load(folder / "state.pt"))
+    return training, progress.restore(training, artifacts.load(folder / "state.pt"))
 
 
 def by_hand(training: Training) -> tuple[nn.Module, list[float]]:
     """What anyone would write, over the same batches: trains the net, returns it with each epoch's loss."""
     net, optimizer, scheduler = training.net, training.optimizer, training.scheduler
     losses = []
-    for epoch in range(training.epochs):
+    for epoch in range(training.limits.epochs):
         net.train()
         total = 0.0
         for batch in training.train.of_epoch(epoch):
@@ -221,7 +224,7 @@ def test_a_run_broken_at_a_step_and_resumed_from_files_equals_an_unbroken_one_to
     resumed, cursor = resume(recipe, tmp_path)
     after = run(resumed, cursor)
     assert_equal_to_the_bit(resumed.net.state_dict(), unbroken.net.state_dict())
-    assert_equal_to_the_bit(trainer.state_of(resumed, cursor)["optimizer"], unbroken.optimizer.state_dict())
+    assert_equal_to_the_bit(progress.state_of(resumed, cursor)["optimizer"], unbroken.optimizer.state_dict())
     assert before + after == expected
     assert (cursor.epoch, cursor.step) == (EPOCHS, STEPS * EPOCHS)
 
@@ -269,17 +272,19 @@ def test_a_last_batch_that_is_smaller_counts_by_its_rows(recipe: Recipe) -> None
         expected = F.cross_entropy(outputs_NC.double(), classes_N).item()
     for batch_size in (1, 10, 43, 44, 100):
         batches = dataclasses.replace(training.validation, batch_size=batch_size)
-        values = trainer.evaluate(training, batches, "val")
+        values = evaluating.evaluate(training, batches, "val")
         assert values["val_loss"] == pytest.approx(expected, rel=1e-6)
         assert values["val_accuracy"] == (outputs_NC.argmax(dim=1) == classes_N).double().mean().item()
 
 
 def test_a_loss_that_is_summed_is_reported_as_the_mean_over_rows() -> None:
     training, cursor = start(RECIPES["MLP, SGD with momentum"])
-    mean = trainer.evaluate(training, training.validation, "val")["val_loss"]
+    mean = evaluating.evaluate(training, training.validation, "val")["val_loss"]
     summing = dataclasses.replace(training, loss=nn.CrossEntropyLoss(reduction="sum"))
-    assert trainer.evaluate(summing, training.validation, "val")["val_loss"] == pytest.approx(mean, rel=1e-6)
-    still = dataclasses.replace(summing, optimizer=SGD(training.net.parameters(), lr=0.0), epochs=1)
+    assert evaluating.evaluate(summing, training.validation, "val")["val_loss"] == pytest.approx(
+        mean, rel=1e-6
+    )
+    still = dataclasses.replace(summing, optimizer=SGD(training.net.parameters(), lr=0.0), limits=Limits(1))
     frozen = dataclasses.replace(still, net=training.net.apply(without_dropout), train=training.validation)
     (metrics,) = run(frozen, cursor)
     assert metrics["train_loss"] == pytest.approx(mean, rel=1e-6)
@@ -297,8 +302,9 @@ def test_a_regression_compares_row_by_row_where_targets_lack_the_last_axis() -> 
     batches = Batches((inputs,), targets, torch.arange(30), None, 7, 0, CPU)
     optimizer = SGD(net.parameters(), lr=0.1)
     measures = measuring("regression", Readout("none"), ["r2", "mae"])
-    training = Training(net, nn.MSELoss(), optimizer, None, "epoch", batches, batches, measures, 1, CPU, None)
-    given = trainer.evaluate(training, batches, "val")
+    parts = (net, nn.MSELoss(), optimizer, None, "epoch", batches, batches, measures, Limits(1), CPU, None)
+    training = Training(*parts)
+    given = evaluating.evaluate(training, batches, "val")
     outputs = net(inputs).detach()[:, 0]
     assert given["val_loss"] == pytest.approx(mean_squared_error(targets, outputs), rel=1e-6)
     assert given["val_r2"] == pytest.approx(r2_score(targets, outputs), rel=1e-6)
@@ -316,10 +322,10 @@ def test_a_loss_that_is_no_number_ends_the_run_and_says_where() -> None:
 def test_a_step_without_a_report_is_found_non_finite_when_asked() -> None:
     training, cursor = start(RECIPES["MLP, SGD with momentum"])
     run(training, cursor, stop=lambda _report: cursor.step == 2)
-    assert trainer.require_finite(cursor) == cursor.train_loss
+    assert require_finite(cursor) == cursor.train_loss
     cursor.loss_sum += float("inf")
     with pytest.raises(NonFiniteLoss, match="by step 2"):
-        trainer.require_finite(cursor)
+        require_finite(cursor)
 
 
 def test_the_net_trains_again_after_it_was_evaluated() -> None:
@@ -390,7 +396,7 @@ def test_a_run_broken_beside_a_thaw_and_resumed_equals_an_unbroken_one(
     save(broken, cursor, tmp_path)
     resumed = fine_tuning(seed=4321)
     resumed.net.load_state_dict(artifacts.load(tmp_path / "weights.pt"))
-    after = run(resumed, trainer.restore(resumed, artifacts.load(tmp_path / "state.pt")))
+    after = run(resumed, progress.restore(resumed, artifacts.load(tmp_path / "state.pt")))
     assert before + after == expected
     assert_equal_to_the_bit(resumed.net.state_dict(), unbroken.net.state_dict())
     assert_equal_to_the_bit(resumed.optimizer.state_dict(), unbroken.optimizer.state_dict())

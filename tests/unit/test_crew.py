@@ -106,6 +106,21 @@ def test_a_job_of_one_device_sees_that_of_its_slot(
     assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
 
 
+@pytest.mark.parametrize("slots", [(0, 2), (1, 3), (3, 1), (0, 2, 4), (5, 2, 0)])
+def test_no_two_ranks_of_a_job_see_the_same_gpu(
+    slots: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of more slots than GPUs, as many GPUs as ranks."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(slots))
+    seen = set()
+    for rank in range(len(slots)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        order = replace(first_order({}, Path()), rank=rank, world=len(slots), slots=slots)
+        narrow_gpus(spec_on("cuda"), order)
+        seen.add(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert seen == {str(gpu) for gpu in range(len(slots))}
+
+
 def test_more_devices_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(NoDevice, match="devices is 2, and this worker sees 1 GPU"):

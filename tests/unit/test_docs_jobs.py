@@ -52,11 +52,13 @@ from modelyard.specs.jobspec import (
 from tests.jobs_page import DATASETS, PAGES, Piece, pieces
 from workers.building import build_training
 from workers.crew import Crew
+from workers.cursor import Cursor
 from workers.loaders import Rows
 from workers.messages import Order
 from workers.registration import Data
 from workers.resolving import resolve
-from workers.trainer import Cursor, EpochEnded, Training, fit
+from workers.trainer import EpochEnded, fit
+from workers.training import Training
 
 ALL = list(pieces())
 ROWS = 4

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from workers.board import entries, pictures, portrait
 from workers.board.embedding import write_embedding
 from workers.board.writer import Entry, Writer
+from workers.cursor import Cursor
 from workers.registration import Data
-from workers.trainer import Cursor, Stepped, Training
+from workers.trainer import Stepped
+from workers.training import Training
 
 #: Of the first training batch.
 MAX_IMAGES, IMAGE_SIDE = 16, 256
@@ -54,7 +56,7 @@ class Board:
             return
         self.measured(metrics, cursor.step)
         self._draw_graph(training)
-        every = -(-training.epochs // MAX_DRAWN_EPOCHS)
+        every = -(-training.limits.epochs // MAX_DRAWN_EPOCHS)
         if cursor.epoch % every == 0 and self._writer.waiting < MAX_WAITING:
             self._add(partial(entries.write_histograms, sampled(training.served), cursor.step))
 

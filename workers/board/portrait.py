@@ -10,7 +10,7 @@ from core.nets.measures import answered
 from workers.board import pictures
 from workers.board.embedding import Embedding
 from workers.registration import Data
-from workers.trainer import Training
+from workers.training import Training
 
 # B rows, C classes, F features
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
+from workers.beside import alone
+
 #: Who follows a job live sees what is at most about so old.
 FLUSH_S = 2
 
@@ -31,27 +33,32 @@ class Writer:
         return self._entries.qsize()
 
     def add(self, entry: Entry) -> None:
-        self._entries.put(entry)
+        if self._thread.is_alive():
+            self._entries.put(entry)
 
     def close(self) -> None:
-        """Returns once all is in the files."""
+        """Returns once all is in the files, or nothing more can be written."""
         self._entries.put(None)
         self._thread.join()
 
     def _run(self) -> None:
+        alone()
         try:
-            writer = SummaryWriter(
-                str(self._folder), purge_step=self._purge_step, max_queue=1000, flush_secs=FLUSH_S
-            )
-            try:
-                while (entry := self._entries.get()) is not None:
-                    self._write(entry, writer)
-            finally:
-                writer.close()
-        except OSError as error:  # a full disk, say: the job itself goes on
+            self._write_all()
+        except Exception as error:  # a full disk, say: the job itself goes on
             self._tell(f"no more event files for TensorBoard are written: {error}")
-            while self._entries.get() is not None:
-                pass
+        self._entries = queue.SimpleQueue()  # nobody will take what is left
+
+    def _write_all(self) -> None:
+        """Raises what ended TensorBoard's own thread, which writes: most likely OSError."""
+        writer = SummaryWriter(
+            str(self._folder), purge_step=self._purge_step, max_queue=1000, flush_secs=FLUSH_S
+        )
+        try:
+            while (entry := self._entries.get()) is not None:
+                self._write(entry, writer)
+        finally:
+            writer.close()
 
     def _write(self, entry: Entry, writer: SummaryWriter) -> None:
         """What cannot be drawn is left out, and that is told once."""

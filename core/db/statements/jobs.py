@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, assert_never
 
-from sqlalchemy import Select, Update, delete, select, update
+from sqlalchemy import Select, delete, select
 from sqlalchemy.sql.dml import Delete
 
 from core.db.models import Dataset, Event, Job, Metric
@@ -99,11 +99,6 @@ def datasets_of(dataset_ids: list[str]) -> Select[str, str, int, str]:
     return select(Dataset.id, Dataset.name, Dataset.version, Dataset.sha256).where(
         Dataset.id.in_(dataset_ids)
     )
-
-
-def ask(job_id: str, wanted: str) -> Update:
-    """What the owner wants of a running job; its supervisor reads it with its next beat."""
-    return update(Job).where(Job.id == job_id).values(wanted=wanted, revision=Job.revision + 1)
 
 
 def revisions(job_ids: list[str]) -> Select[str, int]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from msgspec import Struct
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
@@ -16,18 +17,22 @@ from core.nets.augment.rows import bound_of
 Fill = float | Sequence[float] | None
 
 
-def random_crop(
-    x_BCHW: Tensor,
-    key_B: Tensor,
-    size: tuple[int, int],
-    padding: Sequence[int],
-    pad_if_needed: bool,
-    fill: Fill,
-    padding_mode: str,
-) -> Tensor:
-    """`padding` is left, right, top, bottom. Raises ValueError where the padded image is smaller than the
-    crop."""
-    padded = _padded(x_BCHW, size, padding, pad_if_needed, fill, padding_mode)
+class Padding(Struct, frozen=True):
+    """What is put around an image before it is cropped: pixels `left`, `right`, `top` and `bottom`, and with
+    `if_needed` as many more as it lacks, on both sides."""
+
+    left: int
+    right: int
+    top: int
+    bottom: int
+    if_needed: bool
+    fill: Fill
+    mode: str
+
+
+def random_crop(x_BCHW: Tensor, key_B: Tensor, size: tuple[int, int], padding: Padding) -> Tensor:
+    """Raises ValueError where the padded image is smaller than the crop."""
+    padded = _padded(x_BCHW, size, padding)
     words_NB = words(key_B, 2)
     top_B = to_integer(words_NB[0], padded.shape[-2] - size[0] + 1)
     left_B = to_integer(words_NB[1], padded.shape[-1] - size[1] + 1)
@@ -35,16 +40,10 @@ def random_crop(
 
 
 def random_crop_rows(
-    rows: Sequence[Tensor],
-    key_B: Tensor,
-    size: tuple[int, int],
-    padding: Sequence[int],
-    pad_if_needed: bool,
-    fill: Fill,
-    padding_mode: str,
+    rows: Sequence[Tensor], key_B: Tensor, size: tuple[int, int], padding: Padding
 ) -> Tensor:
     """`random_crop` of [C, H, W] images of differing sizes."""
-    padded = [_padded(row, size, padding, pad_if_needed, fill, padding_mode) for row in rows]
+    padded = [_padded(row, size, padding) for row in rows]
     spare_B2 = torch.tensor([[x.shape[-2] - size[0], x.shape[-1] - size[1]] for x in padded])
     places = to_integer(words(key_B, 2), (spare_B2.T + 1).to(key_B.device)).T.tolist()
     return torch.stack([F.crop(x, *place, *size) for x, place in zip(padded, places, strict=True)])
@@ -137,17 +136,10 @@ def _resizing(start_B: Tensor, length_B: Tensor, out: int, side: int) -> Tensor:
     return (weight_Bos / weight_Bos.sum(-1, keepdim=True)).unsqueeze(1)
 
 
-def _padded(
-    x: Tensor,
-    size: tuple[int, int],
-    padding: Sequence[int],
-    pad_if_needed: bool,
-    fill: Fill,
-    padding_mode: str,
-) -> Tensor:
-    left, right, top, bottom = padding
+def _padded(x: Tensor, size: tuple[int, int], padding: Padding) -> Tensor:
+    left, right, top, bottom = padding.left, padding.right, padding.top, padding.bottom
     height, width = x.shape[-2] + top + bottom, x.shape[-1] + left + right
-    if pad_if_needed:
+    if padding.if_needed:
         down, across = max(size[0] - height, 0), max(size[1] - width, 0)
         left, right, top, bottom = left + across, right + across, top + down, bottom + down
         height, width = height + 2 * down, width + 2 * across
@@ -158,5 +150,5 @@ def _padded(
         )
     if not any((left, right, top, bottom)):
         return x
-    padded: Tensor = F.pad(x, [left, top, right, bottom], fill=fill, padding_mode=padding_mode)
+    padded: Tensor = F.pad(x, [left, top, right, bottom], fill=padding.fill, padding_mode=padding.mode)
     return padded

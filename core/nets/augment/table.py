@@ -65,13 +65,8 @@ def _sometimes(change: Callable[..., Tensor], *names: str) -> Callable[[Any], Fo
 
 
 def _crop(t: v2.RandomCrop) -> Form:
-    keywords = {
-        "size": tuple(t.size),
-        "padding": t.padding or (0, 0, 0, 0),
-        "pad_if_needed": t.pad_if_needed,
-        "fill": _fill(t),
-        "padding_mode": t.padding_mode,
-    }
+    padding = crops.Padding(*(t.padding or (0, 0, 0, 0)), t.pad_if_needed, _fill(t), t.padding_mode)
+    keywords = {"size": tuple(t.size), "padding": padding}
     return Form(partial(crops.random_crop, **keywords), partial(crops.random_crop_rows, **keywords))
 
 
