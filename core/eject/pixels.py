@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 from core.eject.code import WIDTH, Bracketed, Node, assign, call, flat, literal
 from core.eject.components import Component, Written
 from core.eject.sources import OURS
+from core.nets.augment.crops import Padding
 from core.nets.augment.levels import normalize_levels
 from core.nets.randomness import hash_rows
 from core.nets.transforms import Pipeline, Step, fact_of, is_mixing
@@ -94,6 +95,9 @@ def _argument(value: Any, written: Written) -> Node:
         return call("partial", _named(value.func, written), **keywords)
     if inspect.isfunction(value):
         return _named(value, written)
+    if isinstance(value, Padding):
+        keywords = {name: _argument(inner, written) for name, inner in vars(value).items()}
+        return call(_named(Padding, written), **keywords)
     if isinstance(value, list | tuple) and any(isinstance(each, partial) for each in value):
         return Bracketed([("", _argument(each, written)) for each in value], bracket="[")
     try:

@@ -185,10 +185,19 @@ SPECS: dict[str, tuple[Push, Spec]] = {
     ),
 }
 
+#: A net, a convolution and a table; each of the others takes its time.
+QUICK = {
+    "the notes' MLP",
+    "a table with categories, groups, averaged weights and a warm-up",
+    "mixed pictures, drawn row by row",
+}
+
 
 @needs_file(MNIST)
 @needs_file(CIFAR)
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.deep]) for name in SPECS]
+)
 def test_a_script_without_us_gives_the_weights_of_the_job(
     client: Client, http: httpx2.Client, tmp_path: Path, name: str
 ) -> None:

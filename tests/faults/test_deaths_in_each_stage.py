@@ -1,7 +1,10 @@
 """The child, or the whole worker, killed in each stage of a job: one terminal state, once, and the weights of
 the unbroken run."""
 
+from collections.abc import Iterator
+
 import pytest
+from _pytest.mark import ParameterSet
 
 from core.data.manifest import Manifest
 from core.db.models import utc_now
@@ -65,12 +68,18 @@ def test_a_child_killed_in_the_middle_of_a_file_leaves_the_checkpoint_before(
     assert_ended_once(house, job_id, unbroken)
 
 
-@pytest.mark.parametrize(("stage", "place", "call", "do"), [
-    *((stage, *where, "kill_worker") for stage, where in IN_THE_CHILD.items()),
-    *((stage, *where, "kill") for stage, where in IN_THE_WORKER.items()),
-])  # fmt: skip
+def cases() -> Iterator[ParameterSet]:
+    """To a worker it is one whatever its child does, but for a save: the others are deep."""
+    for stage, where in IN_THE_CHILD.items():
+        marks = [] if stage == "saving" else [pytest.mark.deep]
+        yield pytest.param(*where, "kill_worker", id=f"{stage}, in the child", marks=marks)
+    for stage, where in IN_THE_WORKER.items():
+        yield pytest.param(*where, "kill", id=stage)
+
+
+@pytest.mark.parametrize(("place", "call", "do"), list(cases()))
 def test_a_worker_killed_in_any_stage_costs_the_job_nothing_but_an_attempt(
-    house: House, manifest: Manifest, unbroken: exactness.Outcome, stage: str, place: str, call: int, do: str
+    house: House, manifest: Manifest, unbroken: exactness.Outcome, place: str, call: int, do: str
 ) -> None:
     job_id = exactness.queue(house, manifest, TRAINER)
     injected.inject(house, place, do, call=call)

@@ -120,7 +120,7 @@ def assert_same_end(run: list[AnyReport], other: list[AnyReport]) -> None:
     assert_equal_to_the_bit(*states)
 
 
-@pytest.mark.parametrize("devices", [2, 3])
+@pytest.mark.parametrize("devices", [2, pytest.param(3, marks=pytest.mark.deep)])
 def test_a_run_killed_at_any_step_and_resumed_equals_an_unbroken_one_to_the_bit(
     devices: int, tmp_path: Path
 ) -> None:

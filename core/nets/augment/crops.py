@@ -1,9 +1,9 @@
 """RandomCrop and RandomResizedCrop."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from msgspec import Struct
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
@@ -17,7 +17,8 @@ from core.nets.augment.rows import bound_of
 Fill = float | Sequence[float] | None
 
 
-class Padding(Struct, frozen=True):
+@dataclass(frozen=True)  # a script that this code is cut out for has no msgspec
+class Padding:
     """What is put around an image before it is cropped: pixels `left`, `right`, `top` and `bottom`, and with
     `if_needed` as many more as it lacks, on both sides."""
 

@@ -66,8 +66,11 @@ def _sometimes(change: Callable[..., Tensor], *names: str) -> Callable[[Any], Fo
 
 def _crop(t: v2.RandomCrop) -> Form:
     padding = crops.Padding(*(t.padding or (0, 0, 0, 0)), t.pad_if_needed, _fill(t), t.padding_mode)
-    keywords = {"size": tuple(t.size), "padding": padding}
-    return Form(partial(crops.random_crop, **keywords), partial(crops.random_crop_rows, **keywords))
+    size = (t.size[0], t.size[1])
+    return Form(
+        partial(crops.random_crop, size=size, padding=padding),
+        partial(crops.random_crop_rows, size=size, padding=padding),
+    )
 
 
 def _resized_crop(t: v2.RandomResizedCrop) -> Form:
