@@ -2,9 +2,9 @@
 the unbroken run."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from _pytest.mark import ParameterSet
 
 from core.data.manifest import Manifest
 from core.db.models import utc_now
@@ -68,7 +68,7 @@ def test_a_child_killed_in_the_middle_of_a_file_leaves_the_checkpoint_before(
     assert_ended_once(house, job_id, unbroken)
 
 
-def cases() -> Iterator[ParameterSet]:
+def cases() -> Iterator[Any]:
     """To a worker it is one whatever its child does, but for a save: the others are deep."""
     for stage, where in IN_THE_CHILD.items():
         marks = [] if stage == "saving" else [pytest.mark.deep]

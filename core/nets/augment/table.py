@@ -65,7 +65,8 @@ def _sometimes(change: Callable[..., Tensor], *names: str) -> Callable[[Any], Fo
 
 
 def _crop(t: v2.RandomCrop) -> Form:
-    padding = crops.Padding(*(t.padding or (0, 0, 0, 0)), t.pad_if_needed, _fill(t), t.padding_mode)
+    left, right, top, bottom = t.padding or (0, 0, 0, 0)
+    padding = crops.Padding(left, right, top, bottom, t.pad_if_needed, _fill(t), t.padding_mode)
     size = (t.size[0], t.size[1])
     return Form(
         partial(crops.random_crop, size=size, padding=padding),
