@@ -43,6 +43,7 @@ class Attempt:
         self.spec = msgspec.convert(order.spec, JobSpec)
         self.resolved: dict[str, Any] = order.resolved
         self.scratch = Path(order.scratch)
+        self.kept: dict[str, Any] = {}
         self.born = time.monotonic()
         self.stages_ms: dict[str, float] = {}
         self.alive_at = self.born
@@ -62,6 +63,7 @@ class Attempt:
             running = Running(
                 self.link, self.spec, self.resolved, training, cursor, data, self.scratch, board
             )
+            running.keeping.restore(self.kept)
             verified = self._follow(running)
             board.measured(verified.test_metrics, cursor.step)
         return verified
@@ -153,6 +155,7 @@ class Attempt:
             return training, Cursor()
         training.net.load_state_dict(artifacts.load(Path(self.order.resume.weights)))
         state = artifacts.load(Path(self.order.resume.state))
+        self.kept = state.get("keeping", {})
         if len(state["ranks"]) != crew.world:
             self.link.send(Noted("inexact_resume", {"devices": [len(state["ranks"]), crew.world]}))
         pieces = max(state["pieces"], self.order.pieces)

@@ -1,7 +1,6 @@
 """How a training runs inside its attempt: what it reports, when it saves, how it stops, and what it does
 where a batch is too large for the device."""
 
-import contextlib
 import dataclasses
 import gc
 import time
@@ -22,7 +21,7 @@ from workers.link import Link
 from workers.messages import Noted, Started
 from workers.registration import Data
 from workers.reporting import Reporting, total_steps
-from workers.saving import Saver, Snapshot, StorageFull
+from workers.saving import Saver, Snapshot
 from workers.trainer import EpochEnded, NoRoom, Stepped
 from workers.training import Training
 
@@ -59,7 +58,7 @@ class Running:
         self.keeping = Keeping(spec.trainer.checkpoint, cursor)
         self.board = board
         self.first_step = cursor.step
-        self.reporting = Reporting(spec.trainer.log_every_steps)
+        self.reporting = Reporting(spec.trainer.log_every_steps, epoch_rows=cursor.rows)
 
     def follow(self, stages_ms: dict[str, float], born: float) -> None:
         """Until the training has ended and all it saved is committed. Raises Interrupted where a Stop came
@@ -138,6 +137,7 @@ class Running:
         if training.crew.rank > 0:
             return
         state = artifacts.copied(state)
+        state["keeping"] = self.keeping.state
         state["golden"] = registration.golden_outputs(training, self.data)
         begin_epoch(training.net, training.freezing, cursor.epoch)  # the golden samples are seen in eval mode
         weights = artifacts.plain_state_dict(training.served)
@@ -151,10 +151,9 @@ class Running:
         stop = crew.stop
         if stop is None or not stop.save:
             return  # what is being written is of no use any more
-        with contextlib.suppress(StorageFull):  # it was told: the checkpoint before is what is gone on from
-            if self.keeping.is_news(cursor):
-                self._save({"train_loss": require_finite(cursor, crew)} if cursor.rows else {})
-            self.saver.wait()
+        if self.keeping.is_news(cursor):
+            self._save({"train_loss": require_finite(cursor, crew)} if cursor.rows else {})
+        self.saver.wait()
 
     def _report(self, step: Stepped) -> None:
         """Where one is due."""
