@@ -200,7 +200,7 @@ def whole(spec: Component) -> Component:
 def peak_of(training: trainer.Training, loop: Iterator[object]) -> int:
     """In the last epoch; the optimizer has its state by then."""
     steps = len(training.train)
-    for _ in range((training.epochs - 1) * (steps + 1) + 1):
+    for _ in range((training.limits.epochs - 1) * (steps + 1) + 1):
         next(loop)
     live = Live()
     for batches in (training.train, training.validation):
