@@ -107,7 +107,7 @@ def test_png_posted_by_urllib_is_answered_in_the_words_of_the_api(
         assert len(prediction["top"]) == 3
         right += prediction["label"] == str(truth)
 
-    assert right >= 16
+    assert right >= 14  # a few epochs' worth; chance would be 2
 
 
 def test_top_k_lists_the_likeliest_classes_first_and_all_of_them_add_up_to_one(

@@ -122,6 +122,10 @@ def test_the_live_view_draws_on_a_terminal(service: ScriptedService) -> None:
         "GET", "/v1/jobs/job_1", Answer(200, a_job()), Answer(200, a_job(state="cancelled", terminal=True))
     )
     service.on("GET", "/v1/jobs/job_1/events", event_stream(text))
+    at = "2026-01-02T03:04:05Z"
+    values = {"train_loss": 0.123456, "val_accuracy": 0.5}
+    measured = [{"name": n, "step": 9, "epoch": 1, "value": v, "at": at} for n, v in values.items()]
+    service.on("GET", "/v1/jobs/job_1/metrics", Answer(200, {"items": measured, "next": None}))
     ours, theirs = pty.openpty()
     command = [*CLI, "--url", service.url, "--key", "k", "jobs", "watch", "job_1"]
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "140", "LINES": "40"}
