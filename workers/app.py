@@ -15,7 +15,7 @@ from core.settings import Settings, settings_or_exit
 from workers import children
 from workers.house import House
 from workers.tasks import wake
-from workers.ticking import Tick
+from workers.bell import Bell
 
 log = structlog.get_logger()
 
@@ -47,7 +47,7 @@ def create_worker(settings: Settings) -> Celery:
             opened[0].close()
 
     celery.task(name=WAKE)(on_wake)
-    celery.steps["consumer"].add(Tick)
+    celery.steps["consumer"].add(Bell)
     signals.worker_init.connect(on_init, weak=False)
     signals.worker_shutting_down.connect(on_shutting_down, weak=False)
     signals.worker_shutdown.connect(on_shutdown, weak=False)

@@ -20,6 +20,9 @@ from workers.messages import AnyCommand, AnyReport, Order
 _CONTEXT = multiprocessing.get_context("forkserver")
 #: How often an OpenMP thread looks before it sleeps: some 30 us.
 SPINS = "10000"
+#: The memory of activations comes and goes each step: kept, it is faulted in once, and in huge pages 512 times
+#: less often. glibc reads this as a process starts, so it is the fork server's; another libc passes it over.
+MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=1073741824"
 #: How long a child gets to write where each of its threads stands: faulthandler needs no lock and no Python.
 STACKS_S = 0.5
 
@@ -36,8 +39,7 @@ def preload(plugins: str = "") -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     # cuBLAS repeats its own bits only with a workspace of fixed size, which `deterministic` asks for.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # The memory of activations comes and goes each step: in huge pages with far fewer faults.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    os.environ.setdefault("GLIBC_TUNABLES", MALLOC)
     # multiprocessing waits at exit for children that are no daemons. What is registered later runs earlier.
     atexit.register(_kill_all)
     _CONTEXT.set_forkserver_preload(["workers.child", "workers.warmed"])

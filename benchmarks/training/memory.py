@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-EVERY_S = 0.05
+EVERY_S = 0.25
 
 
 class Peak:
