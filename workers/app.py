@@ -13,9 +13,9 @@ from core.logs import configure_logs
 from core.queue import WAKE, make_celery
 from core.settings import Settings, settings_or_exit
 from workers import children
+from workers.bell import Bell
 from workers.house import House
 from workers.tasks import wake
-from workers.bell import Bell
 
 log = structlog.get_logger()
 

@@ -20,8 +20,8 @@ from workers.messages import AnyCommand, AnyReport, Order
 _CONTEXT = multiprocessing.get_context("forkserver")
 #: How often an OpenMP thread looks before it sleeps: some 30 us.
 SPINS = "10000"
-#: The memory of activations comes and goes each step: kept, it is faulted in once, and in huge pages 512 times
-#: less often. glibc reads this as a process starts, so it is the fork server's; another libc passes it over.
+#: The memory of activations comes and goes each step: what is kept is faulted in once, and huge pages are 512
+#: times fewer. glibc reads this as a process starts, so it is the fork server's; other libcs pass it over.
 MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=1073741824"
 #: How long a child gets to write where each of its threads stands: faulthandler needs no lock and no Python.
 STACKS_S = 0.5
