@@ -8,7 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
 from core import queue
-from core.db.engines import AsyncDatabase, open_async_database
+from core.db.engines import AsyncDatabase, Database, open_async_database
 from core.db.statements import datasets, jobs
 from core.settings import Settings
 from core.storage import Storage, open_storage
@@ -18,6 +18,7 @@ from service.estimates import Estimator
 from service.helper import Helper
 from service.inference.cache import ModelCache
 from service.inference.engine import Engine
+from service.revisions import Revisions, open_near
 from service.sweep import Sweeper
 from service.watch import Watcher
 
@@ -26,6 +27,7 @@ from service.watch import Watcher
 class Parts:
     settings: Settings
     database: AsyncDatabase
+    near: Database | None
     storage: Storage
     jobs_watcher: Watcher
     datasets_watcher: Watcher
@@ -48,6 +50,8 @@ class Parts:
         self.engine.close()
         self.models.close()
         self.helper.close()
+        if self.near is not None:
+            self.near.close()
         await self.database.close()
 
 
@@ -58,13 +62,15 @@ Wired = NamedDependency[SkipValidation[Parts]]
 def open_parts(settings: Settings) -> Parts:
     """Connects to nothing yet: the first query and the first wake-up do."""
     database = open_async_database(settings.resolved_database_url())
+    near = open_near(settings.resolved_database_url())
     storage = open_storage(settings.resolved_storage_url(), settings.scratch() / "fetched")
     return Parts(
         settings=settings,
         database=database,
         storage=storage,
-        jobs_watcher=Watcher(partial(_job_revisions, database)),
-        datasets_watcher=Watcher(partial(_dataset_revisions, database)),
+        near=near,
+        jobs_watcher=Watcher(Revisions(database, near, jobs.revisions)),
+        datasets_watcher=Watcher(Revisions(database, near, datasets.revisions)),
         sweeper=Sweeper(
             database,
             settings,
@@ -77,13 +83,3 @@ def open_parts(settings: Settings) -> Parts:
         estimator=Estimator(database),
         stopping=asyncio.Event(),
     )
-
-
-async def _job_revisions(database: AsyncDatabase, ids: list[str]) -> dict[str, int]:
-    async with database.read() as session:
-        return dict((await session.execute(jobs.revisions(ids))).all())
-
-
-async def _dataset_revisions(database: AsyncDatabase, ids: list[str]) -> dict[str, int]:
-    async with database.read() as session:
-        return dict((await session.execute(datasets.revisions(ids))).all())

@@ -17,8 +17,11 @@ from workers.cursor import Cursor, require_finite
 from workers.trainer import Stepped
 from workers.training import Training
 
-#: At most so often somebody who looks on learns where the training is.
-REPORT_EVERY_S = 0.25
+#: At most so often somebody who looks on learns where the training is; once it has gone on for ten times as
+#: long, only that often, and no more seldom than `REPORT_AT_LEAST_S`: each report is a transaction, and wakes
+#: all who watch.
+REPORT_EVERY_S, REPORT_AT_LEAST_S = 0.25, 1.0
+REPORTS_PER_LENGTH = 10
 #: Of a long training fewer numbers are kept: about a thousand of a name for each e-fold of its length.
 KEPT_PER_LENGTH = 1000
 
@@ -66,8 +69,8 @@ class Pace:
 
 class Reporting:
     """Told of every step and every epoch. With `every_steps` a report is due at each multiple of it; else
-    at most four times a second, with numbers to keep ever more seldom. `epoch_rows` of the epoch that it
-    begins in were trained by an earlier attempt."""
+    four times a second at first and once a second later, with numbers to keep ever more seldom. `epoch_rows`
+    of the epoch that it begins in were trained by an earlier attempt."""
 
     def __init__(
         self, every_steps: int | None, clock: Clock = time.monotonic, *, epoch_rows: int = 0
@@ -88,7 +91,8 @@ class Reporting:
         if self._every_steps is not None:
             return self._report(training, cursor, step) if cursor.step % self._every_steps == 0 else None
         now = self._clock()
-        if now - self._reported_at < REPORT_EVERY_S:
+        every_s = min(max(REPORT_EVERY_S, (now - self._began) / REPORTS_PER_LENGTH), REPORT_AT_LEAST_S)
+        if now - self._reported_at < every_s:
             return None
         self._reported_at = now
         return self._report(training, cursor, step, is_kept=self._is_kept(now))

@@ -36,9 +36,9 @@ class AsyncDatabase:
         await self.engine.dispose()
 
 
-def open_database(url: str) -> Database:
+def open_database(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Database:
     engine = create_engine(_driver_url(url, is_async=False), **_options(url))
-    _prepare(engine)
+    _prepare(engine, busy_timeout_s)
     return Database(
         engine,
         sessionmaker(engine, expire_on_commit=False),
@@ -69,12 +69,17 @@ def _driver_url(url: str, *, is_async: bool) -> str:
 
 
 def _options(url: str) -> dict[str, Any]:
-    if make_url(url).get_backend_name() == "sqlite":
+    if is_in_process(url):
         return {"connect_args": {"timeout": BUSY_TIMEOUT_S}, "pool_size": POOL_SIZE, "max_overflow": 0}
     return {"pool_size": POOL_SIZE, "max_overflow": POOL_SIZE, "pool_pre_ping": True}
 
 
-def _prepare(engine: Engine) -> None:
+def is_in_process(url: str) -> bool:
+    """Whether a query is a call of a library and not a message to a server."""
+    return make_url(url).get_backend_name() == "sqlite"
+
+
+def _prepare(engine: Engine, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
     if engine.dialect.name != "sqlite":
         return
 
@@ -85,7 +90,7 @@ def _prepare(engine: Engine) -> None:
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")  # an answered 202 survives a power cut
         cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_S * 1000}")
+        cursor.execute(f"PRAGMA busy_timeout={round(busy_timeout_s * 1000)}")
         cursor.close()
 
     @event.listens_for(engine, "begin")

@@ -120,13 +120,25 @@ def assert_same_end(run: list[AnyReport], other: list[AnyReport]) -> None:
     assert_equal_to_the_bit(*states)
 
 
-@pytest.mark.parametrize("devices", [2, pytest.param(3, marks=pytest.mark.deep)])
+#: Six epochs, of which twenty steps are killed after.
+LONGER = BY_STEPS | {"trainer": BY_STEPS["trainer"] | {"epochs": 6}}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("spec", "steps", "points", "devices"),
+    [
+        pytest.param(BY_STEPS, STEPS, 4, 2, id="two"),
+        pytest.param(BY_STEPS, STEPS, 4, 3, id="three", marks=pytest.mark.deep),
+        pytest.param(LONGER, 2 * STEPS, 20, 2, id="two at twenty points", marks=pytest.mark.deep),
+    ],
+)
 def test_a_run_killed_at_any_step_and_resumed_equals_an_unbroken_one_to_the_bit(
-    devices: int, tmp_path: Path
+    spec: dict[str, Any], steps: int, points: int, devices: int, tmp_path: Path
 ) -> None:
-    unbroken = ranks.run(ranks.order_of(BY_STEPS, IMAGES, tmp_path / "whole", devices))
-    order = ranks.order_of(BY_STEPS, IMAGES, tmp_path / "broken", devices)
-    for broken_at in random.Random(0).sample(range(1, STEPS), 4):
+    unbroken = ranks.run(ranks.order_of(spec, IMAGES, tmp_path / "whole", devices))
+    order = ranks.order_of(spec, IMAGES, tmp_path / "broken", devices)
+    for broken_at in random.Random(0).sample(range(1, steps), points):
 
         def kill_there(report: AnyReport, child: Child | Ranks, at: int = broken_at) -> None:
             if isinstance(report, Saved) and report.step == at:
@@ -134,7 +146,7 @@ def test_a_run_killed_at_any_step_and_resumed_equals_an_unbroken_one_to_the_bit(
 
         broken = ranks.run(replace(order, scratch=str(tmp_path / f"a{broken_at}")), kill_there)
         assert not isinstance(broken[-1], Verified)
-        assert ranks.last(broken, Saved).step < STEPS
+        assert ranks.last(broken, Saved).step < steps
         resumed = ranks.run(ranks.resumed(order, broken, tmp_path / f"b{broken_at}"))
         assert isinstance(resumed[-1], Verified), resumed[-1]
         assert_same_end(resumed, unbroken)

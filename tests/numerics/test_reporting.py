@@ -114,6 +114,15 @@ def test_without_a_number_of_steps_reports_are_a_quarter_of_a_second_apart(tmp_p
     assert REPORT_EVERY_S == 0.25
 
 
+def test_a_training_that_goes_on_reports_once_a_second(tmp_path: Path) -> None:
+    training, cursor = begun(tmp_path, epochs=4)
+    clock = FakeClock()
+    reporting = Reporting(None, clock)
+    clock.now += 10
+    found = reports_of(training, cursor, reporting, clock, step_s=0.3, evaluation_s=0.0)
+    assert [step for step, _ in found] == [1, 5, 9, 13, 17, 21]
+
+
 def test_of_a_long_training_ever_fewer_numbers_are_kept(tmp_path: Path) -> None:
     training, cursor = begun(tmp_path, epochs=100)
     clock = FakeClock()
