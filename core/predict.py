@@ -73,7 +73,7 @@ class Predictor:
 
     def predict_image(self, data: bytes, top_k: int = 1) -> Prediction:
         """One encoded image. Raises BadInstance where the model takes none or the bytes are none."""
-        return self._answer([self._from_image(data)], top_k)[0]
+        return self._answer([self.image_row(data)], top_k)[0]
 
     def replay(self) -> float:
         """The greatest difference from the golden outputs; infinite where a sample is no longer readable."""
@@ -148,40 +148,40 @@ class Predictor:
         match manifest.kind:
             case Kind.IMAGES:
                 channels = 1 if manifest.image_mode == "L" else 3
-                return self._prefixed(torch.from_numpy(pixels_from_json(instance, channels)))
+                return self.prefixed(torch.from_numpy(pixels_from_json(instance, channels)))
             case Kind.TABLE:
                 wrong = prepare.check_row(instance, manifest.prepare)
                 if wrong is not None:
                     raise BadInstance(wrong)
                 columns = prepare.columns_from_rows([instance], manifest.prepare)
                 try:
-                    arrays = prepare.apply(manifest.prepare, self._inputs, columns)
+                    arrays = prepare.apply(manifest.prepare, self.inputs, columns)
                 except Invalid as error:  # a tokenizer may fail on a text
                     raise BadInstance(error.detail) from error
                 return tuple(torch.from_numpy(array[0]) for array in arrays)
             case Kind.ARRAYS:
                 array = array_from_json(instance, manifest.raw_shape or [], manifest.raw_dtype or "float32")
-                return self._prefixed(array_row(array))
+                return self.prefixed(array_row(array))
 
     @property
-    def _inputs(self) -> dict[str, list[str]]:
+    def inputs(self) -> dict[str, list[str]]:
         return self.manifest.inputs or {INPUT: [column.name for column in self.manifest.prepare]}
 
-    def _from_image(self, data: bytes) -> Row:
+    def image_row(self, data: bytes) -> Row:
         if self.manifest.kind is not Kind.IMAGES:
             raise BadInstance(f"this model takes {self.manifest.kind}, not images: send JSON instances")
         try:
             pixels = decode_image(data, "L" if self.manifest.image_mode == "L" else "RGB")
         except Invalid as error:
             raise BadInstance(error.detail) from error
-        return self._prefixed(torch.from_numpy(pixels))
+        return self.prefixed(torch.from_numpy(pixels))
 
     def _from_golden(self, instance: Any) -> Row:
         if self.manifest.kind is Kind.IMAGES:
-            return self._from_image(base64.b64decode(instance))
+            return self.image_row(base64.b64decode(instance))
         return self._from_json(instance)
 
-    def _prefixed(self, row: Tensor) -> Row:
+    def prefixed(self, row: Tensor) -> Row:
         """The deterministic prefix, and the check that rows of one batch have one shape."""
         if self.pipeline is None:
             return (row,)

@@ -154,7 +154,7 @@ def signature(data: Data, num_outputs: int) -> Signature:
     features = data.manifest.features
     match data.manifest.kind:
         case Kind.IMAGES:
-            inputs = [TensorInfo("input", "UINT8", [-1, *features["image"].shape])]
+            inputs = [TensorInfo("input", "UINT8", [-1, *_image_shape(data)])]
         case Kind.ARRAYS:
             feature = features[data.targets.columns[0]]
             inputs = [TensorInfo("input", _datatype(feature.dtype), [-1, *feature.shape])]
@@ -169,6 +169,14 @@ def signature(data: Data, num_outputs: int) -> Signature:
             inputs, [TensorInfo("scores", "FP32", [-1, num_outputs]), TensorInfo("label", "BYTES", [-1])]
         )
     return Signature(inputs, [TensorInfo("value", "FP32", [-1, num_outputs])])
+
+
+def _image_shape(data: Data) -> list[int]:
+    """[C, H, W] of an image as it is sent; H and W are -1 where the transforms bring any to one size."""
+    channels = 1 if data.manifest.image_mode == "L" else 3
+    if data.eval is not None and data.eval.takes_any_size(channels):
+        return [channels, -1, -1]
+    return [channels, *data.manifest.features["image"].shape[1:]]
 
 
 def _datatype(dtype: str) -> str:

@@ -25,6 +25,7 @@ from core.nets.augment.levels import normalize_levels
 from core.nets.augment.table import Form, Rows, form_of
 from core.nets.components.transforms import COMPOSE, FACTS, TO_DTYPE, Fact
 from core.nets.randomness import hash_rows
+from core.nets.refusals import REFUSALS
 
 # B rows in the batch, C channels, H height, W width
 
@@ -135,6 +136,13 @@ class Pipeline:
     def is_random(self) -> bool:
         return any(step.draw is not None for step in self.rest)
 
+    def takes_any_size(self, channels: int) -> bool:
+        """Whether the prefix brings images of all heights and widths to one."""
+        try:
+            return len({self.prefix_shape((channels, *size)) for size in _SIZES}) == 1
+        except REFUSALS:
+            return False
+
     def prefix_key(self) -> str:
         """Equal for prefixes that make equal pixels; torchvision's version is in it, as resizes change, and
         those of plugins."""
@@ -188,6 +196,9 @@ class Pipeline:
 _UNKNOWN = Fact()
 
 _PIXELS_AT_ONCE = 2**20
+
+#: Heights and widths that have little to do with each other.
+_SIZES = ((61, 47), (128, 31), (97, 353))
 
 
 def _walk(components: Sequence[Component]) -> Iterator[Component]:

@@ -11,7 +11,7 @@ fitted.py       the operations of each column, in order: stored with the version
 
 from core.data.prepare.fitted import Columns, FittedColumn, apply, fit
 from core.data.prepare.resolve import Resolved, resolve_prepare
-from core.data.prepare.rows import check_row, columns_from_arrow, columns_from_rows
+from core.data.prepare.rows import check_row, columns_from_arrays, columns_from_arrow, columns_from_rows
 
 __all__ = [
     "Columns",
@@ -19,6 +19,7 @@ __all__ = [
     "Resolved",
     "apply",
     "check_row",
+    "columns_from_arrays",
     "columns_from_arrow",
     "columns_from_rows",
     "fit",
