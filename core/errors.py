@@ -11,6 +11,7 @@ ModelyardError
 ├── TooLarge             more bytes than the route takes
 ├── UnsupportedMedia     a content type or a format we do not read
 ├── Gone                 it was here; its bytes were collected
+├── TimedOut             the caller's own deadline passed
 └── Unavailable          our own capacity or a neighbour is missing; try again
 """
 
@@ -79,6 +80,10 @@ class UnsupportedMedia(ModelyardError):
 
 class Gone(ModelyardError):
     code = "gone"
+
+
+class TimedOut(ModelyardError):
+    code = "timed_out"
 
 
 class Unavailable(ModelyardError):

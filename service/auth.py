@@ -1,11 +1,13 @@
 """Who asks, and may they: a key belongs to one owner and has scopes, every route names the one it takes."""
 
+import base64
 import hmac
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from litestar import Litestar
 from litestar.enums import ScopeType
@@ -41,9 +43,9 @@ class Open(StrEnum):
     OPEN = "open"
 
 
-def needs(decision: Scope | Open) -> dict[str, Scope | Open]:
-    """The `opt` of a route or controller."""
-    return {"scope": decision}
+def needs(decision: Scope | Open, *, takes_basic: bool = False) -> dict[str, Any]:
+    """The `opt` of a route or controller; `takes_basic`: the key may come as a Basic password too."""
+    return {"scope": decision, "takes_basic": takes_basic}
 
 
 OPEN = Open.OPEN
@@ -120,11 +122,26 @@ class Authenticate:
             needed = scope["route_handler"].opt["scope"]
             if needed is not OPEN:
                 header = next((value for name, value in scope["headers"] if name == b"authorization"), None)
-                principal = await self._keyring.principal(header.decode("latin-1") if header else None)
+                authorization = header.decode("latin-1") if header else None
+                if scope["route_handler"].opt.get("takes_basic"):
+                    authorization = bearer_of(authorization)
+                principal = await self._keyring.principal(authorization)
                 if not principal.may(needed):
                     raise Forbidden(f"This route needs a key with the scope {needed!s}; yours lacks it.")
                 scope["user"] = principal
         await self.app(scope, receive, send)
+
+
+def bearer_of(authorization: str | None) -> str | None:
+    """The same as a Bearer header where the key is the password of a Basic one; else as it came."""
+    kind, _, encoded = (authorization or "").partition(" ")
+    if kind.lower() != "basic":
+        return authorization
+    try:
+        decoded = base64.b64decode(encoded.strip(), validate=True).decode("latin-1")
+    except ValueError:
+        return authorization
+    return f"Bearer {decoded.partition(':')[2]}"
 
 
 def undecided_routes(app: Litestar) -> list[str]:

@@ -23,13 +23,16 @@ _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 
 
-async def chunks(request: AnyRequest, *, limit: int, timeout_s: float) -> AsyncIterator[bytes]:
-    """The body as it comes in. Raises TooLarge beyond `limit` (before reading, where the length is
-    announced), Malformed where nothing comes for `timeout_s` or the client leaves."""
+async def chunks(
+    request: AnyRequest, *, limit: int, timeout_s: float, may_be_encoded: bool = False
+) -> AsyncIterator[bytes]:
+    """The body as it comes in; where it `may_be_encoded` the caller undoes that. Raises TooLarge beyond
+    `limit` (before reading, where the length is announced), Malformed where nothing comes for `timeout_s` or
+    the client leaves."""
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > limit:
         raise _too_large(limit, f"{announced} were announced")
-    if request.headers.get("content-encoding", "identity") != "identity":
+    if not may_be_encoded and request.headers.get("content-encoding", "identity") != "identity":
         raise UnsupportedMedia("A body is taken as it is; send it without Content-Encoding.")
     received = 0
     while True:
@@ -51,11 +54,14 @@ async def chunks(request: AnyRequest, *, limit: int, timeout_s: float) -> AsyncI
             return
 
 
-async def read_body(request: AnyRequest, *, limit: int, timeout_s: float) -> bytes:
+async def read_body(
+    request: AnyRequest, *, limit: int, timeout_s: float, may_be_encoded: bool = False
+) -> bytes:
     """A whole small body, all of it within `timeout_s`."""
+    coming = chunks(request, limit=limit, timeout_s=timeout_s, may_be_encoded=may_be_encoded)
     try:
         async with asyncio.timeout(timeout_s):
-            return b"".join([chunk async for chunk in chunks(request, limit=limit, timeout_s=timeout_s)])
+            return b"".join([chunk async for chunk in coming])
     except TimeoutError as error:
         raise Malformed(
             f"The body was not complete after {timeout_s:g} s; send it again.", code="body_timeout"

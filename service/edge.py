@@ -13,7 +13,7 @@ from litestar.types import Message, Receive, Scope, Send
 from core.errors import Malformed
 from core.settings import Settings
 from service.parts import Parts
-from service.problems import MEDIA_TYPE, encode_problem
+from service.problems import encode_problem
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -76,10 +76,10 @@ class Edge:
             if refusal is None:
                 await self.app(scope, receive_noting, send_decorated)  # type: ignore[arg-type]  # as above
             else:
-                await _send_problem(refusal, send_decorated)
+                await _send_problem(refusal, scope["path"], send_decorated)
         finally:
             route = scope.get("path_template") or "-"
-            level = log.debug if route.startswith("/health") else log.info
+            level = log.debug if route.startswith(("/health", "/v2/health")) else log.info
             level(
                 "request",
                 method=scope["method"],
@@ -127,9 +127,9 @@ def _has_body(headers: dict[bytes, str]) -> bool:
     return headers.get(b"content-length", "0") != "0" or b"transfer-encoding" in headers
 
 
-async def _send_problem(error: Exception, send: Send) -> None:
-    status, headers, body = encode_problem(error)
-    headers = {"content-type": MEDIA_TYPE, "content-length": str(len(body)), **headers}
+async def _send_problem(error: Exception, path: str, send: Send) -> None:
+    status, headers, body = encode_problem(error, path)
+    headers["content-length"] = str(len(body))
     raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})
     await send({"type": "http.response.body", "body": body, "more_body": False})

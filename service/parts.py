@@ -18,6 +18,8 @@ from service.estimates import Estimator
 from service.helper import Helper
 from service.inference.cache import ModelCache
 from service.inference.engine import Engine
+from service.inference.statistics import Statistics
+from service.open_inference.room import Room
 from service.revisions import Revisions, open_near
 from service.sweep import Sweeper
 from service.watch import Watcher
@@ -36,6 +38,8 @@ class Parts:
     engine: Engine
     helper: Helper
     estimator: Estimator
+    statistics: Statistics
+    infer_room: Room
     stopping: asyncio.Event
 
     def begin_stop(self) -> None:
@@ -81,5 +85,7 @@ def open_parts(settings: Settings) -> Parts:
         engine=Engine(),
         helper=Helper(settings, planner.answer),
         estimator=Estimator(database),
+        statistics=Statistics(),
+        infer_room=Room(),
         stopping=asyncio.Event(),
     )

@@ -14,6 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from core import errors
 from core.errors import ModelyardError
 from modelyard.specs import Problem, ProblemError
+from service.open_inference.refusals import Refusal, answer_refusal, refusal_of, speaks
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -34,6 +35,7 @@ STATUS: dict[type[ModelyardError], HTTPStatus] = {
     errors.UnsupportedMedia: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.Invalid: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.TimedOut: HTTPStatus.GATEWAY_TIMEOUT,
 }
 
 #: A 503 that names no wait of its own.
@@ -42,7 +44,9 @@ DEFAULT_RETRY_AFTER_S = 1
 log = structlog.stdlib.get_logger()
 
 
-def answer_problem(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
+def answer_problem(
+    request: Request[Any, Any, Any], error: Exception
+) -> Response[Problem] | Response[Refusal]:
     """The exception handler of the whole app."""
     if isinstance(error, ValidationException):
         error = _of_parameters(error, request.scope.get("route_handler"))
@@ -51,13 +55,18 @@ def answer_problem(request: Request[Any, Any, Any], error: Exception) -> Respons
         log.error("unexpected_error", method=request.method, path=request.url.path, exc_info=error)
     elif problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
         log.warning("unavailable", code=problem.code, reason=str(error.__cause__ or error))
+    if speaks(request.url.path):
+        return answer_refusal(problem, headers)
     return Response(problem, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
 
 
-def encode_problem(error: Exception) -> tuple[int, dict[str, str], bytes]:
+def encode_problem(error: Exception, path: str) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body, for what is refused before the app sees it."""
     problem, headers = problem_of(error)
-    return problem.status, headers, msgspec.json.encode(problem)
+    if speaks(path):
+        status, refusal = refusal_of(problem)
+        return status, {"content-type": "application/json", **headers}, msgspec.json.encode(refusal)
+    return problem.status, {"content-type": MEDIA_TYPE, **headers}, msgspec.json.encode(problem)
 
 
 def problem_of(error: Exception) -> tuple[Problem, dict[str, str]]:

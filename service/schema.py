@@ -24,6 +24,9 @@ from litestar.routes import HTTPRoute
 from core.errors import NotFound
 from modelyard import specs
 from service.auth import OPEN, needs
+from service.open_inference.refusals import Refusal, speaks
+from service.open_inference.replies import InferReply
+from service.open_inference.requests import IndexRequest, InferRequest, LoadRequest, UnloadRequest
 from service.page import STYLE, render_page
 from service.problems import MEDIA_TYPE
 
@@ -40,6 +43,12 @@ UNSEEN: tuple[type[msgspec.Struct], ...] = (
     specs.UploadRequest,
     specs.PredictRequest,
     specs.Problem,
+    InferRequest,
+    InferReply,
+    IndexRequest,
+    LoadRequest,
+    UnloadRequest,
+    Refusal,
 )
 
 _BINARY = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
@@ -104,6 +113,10 @@ def complete(schema: dict[str, Any], app: Litestar) -> dict[str, Any]:
         "description": "Anything else: a problem (RFC 9457).",
         "content": {MEDIA_TYPE: {"schema": {"$ref": f"{PREFIX}Problem"}}},
     }
+    refusal = {
+        "description": "Anything else: an error of the Open Inference Protocol.",
+        "content": {"application/json": {"schema": {"$ref": f"{PREFIX}Refusal"}}},
+    }
     for route in app.routes:
         path = schema["paths"].get(route.path_format) if isinstance(route, HTTPRoute) else None
         if not isinstance(route, HTTPRoute) or path is None:
@@ -116,7 +129,7 @@ def complete(schema: dict[str, Any], app: Litestar) -> dict[str, Any]:
             operation["security"] = [] if scope is OPEN else [{"key": []}]
             operation["x-scope"] = str(scope)
             operation["responses"].pop("400", None)  # the framework's own shape, which is never sent
-            operation["responses"]["default"] = problem
+            operation["responses"]["default"] = refusal if speaks(route.path_format) else problem
     return schema
 
 

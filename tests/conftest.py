@@ -15,7 +15,7 @@ from deploy.broker import answers_ping, broker_command, find_broker
 from deploy.home import CannotStart
 from tests.needs import missing
 
-pytest_plugins = ["tests.stack", "tests.running_service"]
+pytest_plugins = ["tests.stack", "tests.running_service", "tests.triton"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -115,32 +115,41 @@ class Owner:
             assert session.scalar(leases.beat_job(job_id, fence, **values)) is not None
             session.commit()
 
-    def version(self, settings: Settings, net: nn.Module, *, state: str = "ready") -> int:
-        """A model `m` of `net` (4 features, 3 classes), registered as a worker does; its number."""
+    def version(
+        self,
+        settings: Settings,
+        net: nn.Module,
+        *,
+        state: str = "ready",
+        model: str = "m",
+        described: artifacts.VersionManifest | None = None,
+    ) -> int:
+        """A version of `net` (4 features, 3 classes, unless it is `described`), registered as a worker does;
+        its number."""
         self.dataset()
         job = self.post_job()
         root, version_id = settings.resolved_home() / "artifacts", ids.version_id()
         weights_path, manifest_path = root / version_id / "weights.pt", root / version_id / "manifest.json"
         weights_path.parent.mkdir(parents=True)
         weights = artifacts.save(net.state_dict(), weights_path)
-        signature = Signature([Tensor("x", "FP32", [-1, 4])], [Tensor("scores", "FP32", [-1, 3])])
-        manifest = artifacts.write_manifest(
-            artifacts.VersionManifest(
-                task="classification",
-                kind=Kind.ARRAYS,
-                model=job["spec"]["model"],
-                row_shape=[4],
-                classes=["a", "b", "c"],
-                transforms=[],
-                prepare=[],
-                signature=signature,
-                golden=[],
-                tolerance=1e-6,
-                raw_shape=[4],
-                raw_dtype="float32",
+        described = described or artifacts.VersionManifest(
+            task="classification",
+            kind=Kind.ARRAYS,
+            model=job["spec"]["model"],
+            row_shape=[4],
+            classes=["a", "b", "c"],
+            transforms=[],
+            prepare=[],
+            signature=Signature(
+                [Tensor("input", "FP32", [-1, 4])],
+                [Tensor("scores", "FP32", [-1, 3]), Tensor("label", "BYTES", [-1])],
             ),
-            manifest_path,
+            golden=[],
+            tolerance=1e-6,
+            raw_shape=[4],
+            raw_dtype="float32",
         )
+        manifest = artifacts.write_manifest(described, manifest_path)
         now = utc_now()
         lineage = Lineage(job["id"], "ckpt", "d", 1, "0" * 64, 0, {})
         with self.database.write() as session:
@@ -167,16 +176,16 @@ class Owner:
             row = Version(
                 id=version_id,
                 owner=self.name,
-                model="m",
-                version=session.scalars(models.next_number(self.name, "m")).one(),
+                model=model,
+                version=session.scalars(models.next_number(self.name, model)).one(),
                 state=state,
-                task="classification",
+                task=described.task,
                 job_id=job["id"],
                 checkpoint_id=checkpoint.id,
                 manifest_key=f"{version_id}/manifest.json",
                 manifest_sha256=manifest.sha256,
-                signature=msgspec.to_builtins(signature),
-                classes=["a", "b", "c"],
+                signature=msgspec.to_builtins(described.signature),
+                classes=described.classes,
                 transforms=[],
                 metrics={"val_accuracy": 0.5},
                 lineage=msgspec.to_builtins(lineage),

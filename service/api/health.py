@@ -31,7 +31,7 @@ class Health(Controller):
     @get("/ready")
     async def ready(self, parts: Wired) -> Response[dict[str, Any]]:
         """200 where new requests are welcome. The broker is only shown: jobs are taken without it."""
-        database = await _database_state(parts)
+        database = await database_state(parts)
         is_ready = database == "ok" and not parts.stopping.is_set()
         content = {
             "status": "stopping" if parts.stopping.is_set() else "ok" if is_ready else "unavailable",
@@ -42,7 +42,7 @@ class Health(Controller):
         return Response(content, status_code=status, headers={} if is_ready else {"Retry-After": "1"})
 
 
-async def _database_state(parts: Parts) -> str:
+async def database_state(parts: Parts) -> str:
     try:
         async with asyncio.timeout(DATABASE_TIMEOUT_S), parts.database.read() as session:
             await session.execute(text("SELECT 1"))

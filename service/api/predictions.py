@@ -52,9 +52,7 @@ class Predictions(Controller):
                 f"Expected application/json or {', '.join(sorted(IMAGE_TYPES))}, got {kind[:100]!r}."
             )
         name, _, reference = model.partition("@")
-        version, weights = await _resolve(
-            parts, request.user.owner, name, reference if "@" in model else None
-        )
+        version, weights = await resolve(parts, request.user.owner, name, reference if "@" in model else None)
         raw = await read_body(request, limit=MAX_BODY_BYTES, timeout_s=parts.settings.chunk_timeout_s)
         asked = decode(raw, PredictRequest) if kind == "application/json" else None
         predictor = await parts.models.get(version.id, partial(load_version, parts.storage, version, weights))
@@ -71,7 +69,7 @@ def _rows(predictor: Predictor, asked: PredictRequest) -> list[Prediction]:
     return predictions
 
 
-async def _resolve(parts: Parts, owner: str, name: str, reference: str | None) -> tuple[Version, Checkpoint]:
+async def resolve(parts: Parts, owner: str, name: str, reference: str | None) -> tuple[Version, Checkpoint]:
     """The concrete version that a name stands for now, and its weights."""
     async with parts.database.read() as session:
         row = await _version(session, owner, name, reference)

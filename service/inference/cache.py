@@ -4,7 +4,11 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
 from typing import Protocol, TypeVar, cast
+
+#: So many versions are remembered as unloaded by hand; of more, the first are as if nobody had.
+MAX_UNLOADED = 10_000
 
 
 class Sized(Protocol):
@@ -13,6 +17,16 @@ class Sized(Protocol):
 
 
 T = TypeVar("T", bound=Sized)
+
+
+class Residence(Enum):
+    """Where a version is. `ON_DISK` and `UNLOADED` are loaded by the next `get`; the second was sent away by
+    hand, the first was never asked for or made room for others."""
+
+    ON_DISK = "on disk"
+    LOADING = "loading"
+    LOADED = "loaded"
+    UNLOADED = "unloaded"
 
 
 class ModelCache:
@@ -24,6 +38,7 @@ class ModelCache:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._loaded: OrderedDict[str, Sized] = OrderedDict()
         self._loading: dict[str, asyncio.Task[Sized]] = {}
+        self._unloaded: OrderedDict[str, None] = OrderedDict()
 
     async def get(self, version_id: str, load: Callable[[], T]) -> T:
         """The loaded model; `load` runs in a thread, once however many ask. What it raises reaches all of
@@ -39,6 +54,21 @@ class ModelCache:
         # A caller who leaves must not take the load away from the others.
         return cast(T, await asyncio.shield(task))
 
+    def unload(self, version_id: str) -> int:
+        """The bytes that go, once nobody computes with it any more; 0 where it isn't loaded."""
+        self._unloaded[version_id] = None
+        while len(self._unloaded) > MAX_UNLOADED:
+            self._unloaded.popitem(last=False)
+        model = self._loaded.pop(version_id, None)
+        return model.size_bytes if model is not None else 0
+
+    def residence(self, version_id: str) -> Residence:
+        if version_id in self._loading:
+            return Residence.LOADING
+        if version_id in self._loaded:
+            return Residence.LOADED
+        return Residence.UNLOADED if version_id in self._unloaded else Residence.ON_DISK
+
     @property
     def size_bytes(self) -> int:
         return sum(model.size_bytes for model in self._loaded.values())
@@ -53,6 +83,7 @@ class ModelCache:
         finally:
             del self._loading[version_id]
         self._loaded[version_id] = model
+        self._unloaded.pop(version_id, None)
         # The newest stays even where it alone is over the bound: its callers hold it anyway.
         while len(self._loaded) > 1 and self.size_bytes > self._limit_bytes:
             self._loaded.popitem(last=False)

@@ -81,3 +81,11 @@ def weights_of(version_id: str) -> Select[Checkpoint]:
         .join(Version, Version.checkpoint_id == Checkpoint.id)
         .where(Version.id == version_id)
     )
+
+
+def ids_and_states(owner: str, model: str | None, limit: int) -> Select[str, str, int, str]:
+    """(id, model, version, state) of the newest versions: of one model, or of all."""
+    query = select(Version.id, Version.model, Version.version, Version.state).where(Version.owner == owner)
+    if model is not None:
+        query = query.where(Version.model == model)
+    return query.order_by(Version.id.desc()).limit(limit)

@@ -1,0 +1,31 @@
+"""How many bytes of bodies, and of tensors that were read from them, there may be at once."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from core.errors import Unavailable
+from service.bodies import MIB
+
+MAX_BYTES = 256 * MIB
+
+
+class Room:
+    def __init__(self, limit_bytes: int = MAX_BYTES) -> None:
+        self._limit = limit_bytes
+        self._taken = 0
+
+    @contextmanager
+    def taken(self, size_bytes: int) -> Iterator[None]:
+        """Raises Unavailable where it isn't there."""
+        if self._taken + size_bytes > self._limit:
+            raise Unavailable(
+                f"Requests of {self._taken} bytes are being read and answered, {self._limit} is the bound; "
+                "send the same request again.",
+                code="overloaded",
+                retry_after_s=1,
+            )
+        self._taken += size_bytes
+        try:
+            yield
+        finally:
+            self._taken -= size_bytes
