@@ -211,6 +211,23 @@ def test_body_that_is_no_whole_image_is_422(http: httpx2.Client, digits: Digits)
     assert (reply.status_code, reply.json()["code"]) == (422, "bad_instance")
 
 
+def test_trained_model_answers_the_open_inference_protocol_as_v1(http: httpx2.Client, digits: Digits) -> None:
+    metadata = http.get("/v2/models/digits/versions/2").json()
+    version = http.get("/v1/models/digits/versions/2").json()
+    assert {"inputs": metadata["inputs"], "outputs": metadata["outputs"]} == version["signature"]
+    pixels = np.array(digits.images_NHW[:5])[:, None]
+    tensor = {"name": "input", "datatype": "UINT8", "shape": [5, 1, 8, 8], "data": pixels.tolist()}
+    reply = http.post("/v2/models/digits/versions/2/infer", json={"inputs": [tensor]}).json()
+    scores, label = reply["outputs"]
+    body = {"instances": digits.images_NHW[:5], "top_k": 10}
+    predictions = http.post("/v1/models/digits@2/predict", json=body).json()["predictions"]
+    assert label["data"] == [row["label"] for row in predictions]
+    by_index = [
+        one["score"] for row in predictions for one in sorted(row["top"], key=lambda one: one["index"])
+    ]
+    assert scores["data"] == by_index
+
+
 def test_version_tells_where_it_comes_from_and_what_it_takes(
     client: Client, digits: Digits, digits_zip: Path
 ) -> None:
