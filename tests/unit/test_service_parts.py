@@ -18,7 +18,7 @@ from modelyard.specs import AliasUpdate, PredictRequest
 from service.bodies import decode, pointer_of
 from service.edge import allowed_hosts
 from service.files import matches, parse_range
-from service.inference.cache import ModelCache
+from service.inference.cache import ModelCache, Residence
 from service.inference.engine import Engine
 from service.keys import ALPHABET, digest_of, new_key
 from service.problems import problem_of
@@ -284,6 +284,31 @@ async def test_the_least_recently_used_model_goes_first() -> None:
     assert loads[-1] == "b"
     await get("huge", 1000)  # alone over the bound: it stays, all others go
     assert cache.size_bytes == 1000
+    cache.close()
+
+
+async def test_what_was_unloaded_says_so_until_it_is_loaded_again() -> None:
+    cache = ModelCache(100)
+    release = threading.Event()
+
+    def load() -> Model:
+        release.wait(5)
+        return Model(30)
+
+    assert cache.residence("v") is Residence.ON_DISK
+    loading = asyncio.create_task(cache.get("v", load))
+    await asyncio.sleep(0)
+    assert cache.residence("v") is Residence.LOADING
+    release.set()
+    await loading
+    assert cache.residence("v") is Residence.LOADED
+    assert (cache.unload("v"), cache.size_bytes) == (30, 0)
+    assert cache.residence("v") is Residence.UNLOADED
+    assert cache.unload("v") == 0
+    await cache.get("v", load)
+    assert cache.residence("v") is Residence.LOADED
+    await cache.get("larger", lambda: Model(100))  # makes room for itself: nobody unloaded the first
+    assert cache.residence("v") is Residence.ON_DISK
     cache.close()
 
 
