@@ -1,7 +1,7 @@
 """Predictor: decode -> transforms -> forward -> format. Serving, the golden check and tests use it alike."""
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,11 +69,20 @@ class Predictor:
 
     def predict(self, instances: Sequence[Any], top_k: int = 1) -> list[Prediction]:
         """n instances in, n predictions out, in order. A row that cannot be read holds only its error."""
-        return self._answer([self._decoded(instance, self._from_json) for instance in instances], top_k)
+        decoded = self.decoded(instances)
+        rows = [row for row in decoded if not isinstance(row, BadInstance)]
+        return self.predictions(decoded, self.outputs(rows) if rows else None, top_k)
 
-    def predict_image(self, data: bytes, top_k: int = 1) -> Prediction:
-        """One encoded image. Raises BadInstance where the model takes none or the bytes are none."""
-        return self._answer([self.image_row(data)], top_k)[0]
+    def decoded(self, instances: Sequence[Any]) -> list[Row | BadInstance]:
+        """Each as a row of the net, or what is wrong with it."""
+        return [self._decoded(instance) for instance in instances]
+
+    def predictions(
+        self, decoded: Sequence[Row | BadInstance], outputs_BC: Tensor | None, top_k: int
+    ) -> list[Prediction]:
+        """One for each that was decoded; `outputs_BC` are those of the rows among them."""
+        answers = iter(self._formatted(outputs_BC, top_k) if outputs_BC is not None else [])
+        return [_refusal(row) if isinstance(row, BadInstance) else next(answers) for row in decoded]
 
     def replay(self) -> float:
         """The greatest difference from the golden outputs; infinite where a sample is no longer readable."""
@@ -81,7 +90,7 @@ class Predictor:
         if not golden:
             return 0.0
         try:
-            rows = [self._from_golden(sample.instance) for sample in golden]
+            rows = self.golden_rows()
         except BadInstance:
             return float("inf")
         outputs_BC = self.outputs(rows).reshape(len(golden), -1).double()
@@ -91,6 +100,10 @@ class Predictor:
             difference_BC = difference_BC / (1 + expected_BC.abs())
         greatest = difference_BC.max().item()
         return greatest if np.isfinite(greatest) else float("inf")
+
+    def golden_rows(self) -> list[Row]:
+        """Raises BadInstance where a sample is no longer readable."""
+        return [self._from_golden(sample.instance) for sample in self.manifest.golden]
 
     def outputs(self, rows: Sequence[Row]) -> Tensor:
         """[B, C] scores of classes or labels, or [B, …] values in the target's unit, on the CPU."""
@@ -114,11 +127,6 @@ class Predictor:
         indices = torch.zeros(len(batch[0]), dtype=torch.int64)  # an eval pipeline draws nothing
         return [self.pipeline.apply_rest(batch[0], seed=0, epoch=0, indices=indices)]
 
-    def _answer(self, decoded: list[Row | BadInstance], top_k: int) -> list[Prediction]:
-        rows = [row for row in decoded if not isinstance(row, BadInstance)]
-        answers = iter(self._formatted(self.outputs(rows), top_k) if rows else [])
-        return [_refusal(row) if isinstance(row, BadInstance) else next(answers) for row in decoded]
-
     def _formatted(self, outputs_BC: Tensor, top_k: int) -> list[Prediction]:
         classes = self.manifest.classes
         if classes is not None and self.manifest.task == "multilabel":
@@ -137,9 +145,9 @@ class Predictor:
             predictions.append(Prediction(label=best.label, index=best.index, score=best.score, top=top))
         return predictions
 
-    def _decoded(self, instance: Any, decode: Callable[[Any], Row]) -> Row | BadInstance:
+    def _decoded(self, instance: Any) -> Row | BadInstance:
         try:
-            return decode(instance)
+            return self.image_row(instance) if isinstance(instance, bytes) else self._from_json(instance)
         except BadInstance as error:
             return error
 

@@ -34,6 +34,7 @@ from service.edge import Edge
 from service.parts import Parts, open_parts
 from service.problems import answer_problem
 from service.queries import KnownParameters
+from service.quick import Quick
 from service.schema import openapi_config
 from service.startup import first_admin_key, load_plugins, require_safe_address
 
@@ -83,7 +84,7 @@ def create_app(settings: Settings) -> Edge:
     )
     undecided = undecided_routes(app)
     assert not undecided, f"these routes name no scope: {undecided}"
-    return Edge(app, parts)
+    return Edge(app, parts, Quick(parts, keyring))
 
 
 @asynccontextmanager

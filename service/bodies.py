@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -31,14 +31,22 @@ async def chunks(
     the client leaves."""
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > limit:
-        raise _too_large(limit, f"{announced} were announced")
+        raise too_large(limit, f"{announced} were announced")
     if not may_be_encoded and request.headers.get("content-encoding", "identity") != "identity":
         raise UnsupportedMedia("A body is taken as it is; send it without Content-Encoding.")
+    async for piece in pieces(request.receive, limit=limit, timeout_s=timeout_s):
+        yield piece
+
+
+async def pieces(
+    receive: Callable[[], Awaitable[Any]], *, limit: int, timeout_s: float
+) -> AsyncIterator[bytes]:
+    """Of a body, as the server hands them over. Raises as `chunks` does."""
     received = 0
     while True:
         try:
             async with asyncio.timeout(timeout_s):
-                message = await request.receive()
+                message = await receive()
         except TimeoutError as error:
             raise Malformed(
                 f"Nothing of the body came for {timeout_s:g} s; send it again.", code="body_timeout"
@@ -47,7 +55,7 @@ async def chunks(
             raise Malformed("The connection was closed before the body was complete.", code="body_incomplete")
         received += len(message["body"])
         if received > limit:
-            raise _too_large(limit, "more came")
+            raise too_large(limit, "more came")
         if message["body"]:
             yield message["body"]
         if not message.get("more_body", False):
@@ -59,9 +67,14 @@ async def read_body(
 ) -> bytes:
     """A whole small body, all of it within `timeout_s`."""
     coming = chunks(request, limit=limit, timeout_s=timeout_s, may_be_encoded=may_be_encoded)
+    return await whole(coming, timeout_s)
+
+
+async def whole(coming: AsyncIterator[bytes], timeout_s: float) -> bytes:
+    """Raises Malformed where the end does not come in time."""
     try:
         async with asyncio.timeout(timeout_s):
-            return b"".join([chunk async for chunk in coming])
+            return b"".join([piece async for piece in coming])
     except TimeoutError as error:
         raise Malformed(
             f"The body was not complete after {timeout_s:g} s; send it again.", code="body_timeout"
@@ -108,5 +121,5 @@ def pointer_of(message: str) -> tuple[str, str]:
     return pointer, message[: found.start()]
 
 
-def _too_large(limit: int, came: str) -> TooLarge:
+def too_large(limit: int, came: str) -> TooLarge:
     return TooLarge(f"This route takes at most {limit} bytes; {came}.")

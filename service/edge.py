@@ -4,16 +4,19 @@ import ipaddress
 import re
 import secrets
 import time
+from collections.abc import Mapping
 
 import structlog
 from litestar import Litestar
 from litestar.enums import ScopeType
-from litestar.types import Message, Receive, Scope, Send
+from litestar.types import HTTPScope, Message, Receive, Scope, Send
 
 from core.errors import Malformed
 from core.settings import Settings
 from service.parts import Parts
-from service.problems import encode_problem
+from service.problems import encode_problem, note, problem_of
+from service.quick import ROUTE_NAME as QUICK_ROUTE
+from service.quick import Quick
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -32,9 +35,10 @@ log = structlog.stdlib.get_logger()
 class Edge:
     """The ASGI app that the server runs; `app` inside it has the routes."""
 
-    def __init__(self, app: Litestar, parts: Parts) -> None:
+    def __init__(self, app: Litestar, parts: Parts, quick: Quick) -> None:
         self.app = app
         self.parts = parts
+        self._quick = quick
         self._hosts = allowed_hosts(parts.settings)
 
     def begin_stop(self) -> None:
@@ -45,7 +49,9 @@ class Edge:
         if scope["type"] != ScopeType.HTTP:
             await self.app(scope, receive, send)
             return
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        raw = dict(scope["headers"])
+        headers = {name: value.decode("latin-1") for name, value in raw.items()}
+        is_quick = self._quick.takes(scope, raw)
         request_id = _request_id(headers.get(b"x-request-id", ""))
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
@@ -73,20 +79,33 @@ class Edge:
 
         try:
             refusal = self._refusal(scope, headers)
-            if refusal is None:
-                await self.app(scope, receive_noting, send_decorated)  # type: ignore[arg-type]  # as above
-            else:
+            if refusal is not None:
                 await _send_problem(refusal, scope["path"], send_decorated)
+            elif is_quick:
+                await self._answer_quickly(scope, raw, receive_noting, send_decorated)  # type: ignore[arg-type]  # as above
+            else:
+                await self.app(scope, receive_noting, send_decorated)  # type: ignore[arg-type]  # as above
         finally:
-            route = scope.get("path_template") or "-"
+            route = QUICK_ROUTE if is_quick else scope.get("path_template") or "-"
+            is_quiet = is_quick and status == 200  # counted; a line each would take as long as the forward
             level = log.debug if route.startswith(("/health", "/v2/health")) else log.info
-            level(
-                "request",
-                method=scope["method"],
-                route=route,
-                status=status,
-                ms=round((time.perf_counter() - started) * 1000, 1),
-            )
+            if not is_quiet:
+                level(
+                    "request",
+                    method=scope["method"],
+                    route=route,
+                    status=status,
+                    ms=round((time.perf_counter() - started) * 1000, 1),
+                )
+
+    async def _answer_quickly(
+        self, scope: HTTPScope, headers: Mapping[bytes, bytes], receive: Receive, send: Send
+    ) -> None:
+        try:
+            await self._quick.answer(scope, headers, receive, send)
+        except Exception as error:
+            note(error, problem_of(error)[0], scope["method"], scope["path"])
+            await _send_problem(error, scope["path"], send)
 
     def _refusal(self, scope: Scope, headers: dict[bytes, str]) -> Malformed | None:
         host = _host_name(headers.get(b"host", ""))

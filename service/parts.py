@@ -8,7 +8,9 @@ from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
 from core import queue
+from core.db.changes import Changes, open_changes
 from core.db.engines import AsyncDatabase, Database, open_async_database
+from core.db.models import Checkpoint, Version
 from core.db.statements import datasets, jobs
 from core.settings import Settings
 from core.storage import Storage, open_storage
@@ -18,7 +20,10 @@ from service.estimates import Estimator
 from service.helper import Helper
 from service.inference.cache import ModelCache
 from service.inference.engine import Engine
-from service.inference.statistics import Statistics
+from service.inference.loading import load_version
+from service.inference.names import Found, Names
+from service.inference.served import Served
+from service.inference.statistics import Stages, Statistics
 from service.open_inference.room import Room
 from service.revisions import Revisions, open_near
 from service.sweep import Sweeper
@@ -30,10 +35,12 @@ class Parts:
     settings: Settings
     database: AsyncDatabase
     near: Database | None
+    changes: Changes | None
     storage: Storage
     jobs_watcher: Watcher
     datasets_watcher: Watcher
     sweeper: Sweeper
+    names: Names
     models: ModelCache
     engine: Engine
     helper: Helper
@@ -41,6 +48,14 @@ class Parts:
     statistics: Statistics
     infer_room: Room
     stopping: asyncio.Event
+
+    async def served(self, found: Found) -> Served:
+        """The version, loaded. Raises what `load_version` raises."""
+        return await self.models.get(found[0].id, partial(self._load, *found))
+
+    def _load(self, version: Version, weights: Checkpoint) -> Served:
+        predictor = load_version(self.storage, version, weights)
+        return Served(predictor, self.engine, partial(_count_forward, self.statistics, version.id))
 
     def begin_stop(self) -> None:
         """Readiness says no, and whoever waits (`?wait=`, event streams) is answered now."""
@@ -56,6 +71,8 @@ class Parts:
         self.helper.close()
         if self.near is not None:
             self.near.close()
+        if self.changes is not None:
+            self.changes.close()
         await self.database.close()
 
 
@@ -67,12 +84,14 @@ def open_parts(settings: Settings) -> Parts:
     """Connects to nothing yet: the first query and the first wake-up do."""
     database = open_async_database(settings.resolved_database_url())
     near = open_near(settings.resolved_database_url())
+    changes = open_changes(settings.resolved_database_url())
     storage = open_storage(settings.resolved_storage_url(), settings.scratch() / "fetched")
     return Parts(
         settings=settings,
         database=database,
         storage=storage,
         near=near,
+        changes=changes,
         jobs_watcher=Watcher(Revisions(database, near, jobs.revisions)),
         datasets_watcher=Watcher(Revisions(database, near, datasets.revisions)),
         sweeper=Sweeper(
@@ -81,6 +100,7 @@ def open_parts(settings: Settings) -> Parts:
             partial(queue.wake, queue.make_celery(settings)),
             collect=partial(collect_expired, database, storage),
         ),
+        names=Names(database, changes),
         models=ModelCache(settings.model_cache_bytes),
         engine=Engine(),
         helper=Helper(settings, planner.answer),
@@ -89,3 +109,7 @@ def open_parts(settings: Settings) -> Parts:
         infer_room=Room(),
         stopping=asyncio.Event(),
     )
+
+
+def _count_forward(statistics: Statistics, version_id: str, rows: int, seconds: float) -> None:
+    statistics.of(version_id).computed(rows, Stages(infer_ns=round(seconds * 1e9)))

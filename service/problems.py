@@ -51,10 +51,7 @@ def answer_problem(
     if isinstance(error, ValidationException):
         error = _of_parameters(error, request.scope.get("route_handler"))
     problem, headers = problem_of(error)
-    if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        log.error("unexpected_error", method=request.method, path=request.url.path, exc_info=error)
-    elif problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        log.warning("unavailable", code=problem.code, reason=str(error.__cause__ or error))
+    note(error, problem, request.method, request.url.path)
     if speaks(request.url.path):
         return answer_refusal(problem, headers)
     return Response(problem, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
@@ -67,6 +64,14 @@ def encode_problem(error: Exception, path: str) -> tuple[int, dict[str, str], by
         status, refusal = refusal_of(problem)
         return status, {"content-type": "application/json", **headers}, msgspec.json.encode(refusal)
     return problem.status, {"content-type": MEDIA_TYPE, **headers}, msgspec.json.encode(problem)
+
+
+def note(error: Exception, problem: Problem, method: str, path: str) -> None:
+    """In the log, where the operator can do something about it."""
+    if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("unexpected_error", method=method, path=path, exc_info=error)
+    elif problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        log.warning("unavailable", code=problem.code, reason=str(error.__cause__ or error))
 
 
 def problem_of(error: Exception) -> tuple[Problem, dict[str, str]]:

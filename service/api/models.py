@@ -17,12 +17,12 @@ from service.api.paging import page_of
 from service.api.parameters import DEFAULT_LIMIT, After, AliasPath, Limit, NamePath, VersionPath
 from service.auth import Scope, needs
 from service.bodies import AnyRequest, decode, read_body, require_json
+from service.inference.names import MAX_NUMBER, unknown_model
 from service.parts import Wired
 from service.schema import body
 from service.views import version_view, whole_version_view
 
 MAX_ALIAS_BYTES = 4096
-MAX_NUMBER = 2**31 - 1
 
 #: Words that already mean a version.
 TAKEN = frozenset({"latest", "best"})
@@ -92,6 +92,7 @@ class Models(Controller):
             row = Alias(owner=owner, model=name, alias=alias, version=wanted.version, updated_at=utc_now())
             await session.merge(row)
             await session.commit()
+            parts.names.forget(owner, name)
             return await require_model(session, owner, name)
 
     @delete("/{name:str}/aliases/{alias:str}", opt=needs(Scope.PROMOTE))
@@ -103,6 +104,7 @@ class Models(Controller):
                 raise NotFound(f"{name} has no alias {alias[:100]!r}; it has {_listed(model.aliases)}.")
             await session.execute(models.delete_alias(owner, name, alias))
             await session.commit()
+        parts.names.forget(owner, name)
 
 
 async def require_model(session: AsyncSession, owner: str, name: str) -> Model:
@@ -110,10 +112,6 @@ async def require_model(session: AsyncSession, owner: str, name: str) -> Model:
     if name not in found:
         raise unknown_model(name)
     return found[name]
-
-
-def unknown_model(name: str) -> NotFound:
-    return NotFound(f"You have no model {name[:100]!r}; GET /v1/models lists them.")
 
 
 async def _models(session: AsyncSession, owner: str, names: Sequence[str]) -> dict[str, Model]:

@@ -8,7 +8,6 @@ from litestar.params import PathParameter
 from core.errors import Unavailable
 from service.api.catalogue import ready_numbers
 from service.api.health import database_state
-from service.api.predictions import resolve
 from service.auth import OPEN, Scope, needs
 from service.bodies import AnyRequest, read_body
 from service.inference.cache import Residence
@@ -76,7 +75,7 @@ class OpenInferenceModels(Controller):
     ) -> ModelMetadata:
         """Names, datatypes and shapes of what the model takes and gives."""
         owner = request.user.owner
-        version, _ = await resolve(parts, owner, model, reference)
+        version, _ = await parts.names.resolve(owner, model, reference)
         return model_metadata(version, await ready_numbers(parts.database, owner, model))
 
     @get(["/{model:str}/config", f"{_VERSION}/config"])
@@ -84,7 +83,7 @@ class OpenInferenceModels(Controller):
         self, request: AnyRequest, parts: Wired, model: ModelPath, reference: ReferencePath = None
     ) -> ModelConfig:
         """The same in the words of Triton's model configuration."""
-        version, _ = await resolve(parts, request.user.owner, model, reference)
+        version, _ = await parts.names.resolve(request.user.owner, model, reference)
         return model_config(version)
 
     @get(["/{model:str}/ready", f"{_VERSION}/ready"])
@@ -92,7 +91,7 @@ class OpenInferenceModels(Controller):
         self, request: AnyRequest, parts: Wired, model: ModelPath, reference: ReferencePath = None
     ) -> dict[str, str | bool]:
         """200 where a request would be answered; 503 once the version was unloaded."""
-        version, _ = await resolve(parts, request.user.owner, model, reference)
+        version, _ = await parts.names.resolve(request.user.owner, model, reference)
         if parts.models.residence(version.id) is Residence.UNLOADED:
             raise Unavailable(
                 f"{model}@{version.version} was unloaded; load it, or send a request, which loads it too.",
@@ -121,8 +120,8 @@ async def _answer(request: AnyRequest, parts: Parts, model: str, reference: str 
     raw = await read_body(
         request, limit=MAX_BODY_BYTES, timeout_s=parts.settings.chunk_timeout_s, may_be_encoded=True
     )
-    version, weights = await resolve(parts, request.user.owner, model, reference)
-    encoded = await infer(parts, version, weights, raw, request.headers)
+    found = await parts.names.resolve(request.user.owner, model, reference)
+    encoded = await infer(parts, found, raw, request.headers)
     content, encoding = await compressed(encoded.body, request.headers.get("accept-encoding", ""))
     headers = {"Content-Encoding": encoding} if encoding is not None else {}
     if encoded.json_length is not None:

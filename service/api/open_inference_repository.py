@@ -1,6 +1,5 @@
 """`/v2/repository` and `…/stats`: what is in memory, loading and unloading it, what it was asked."""
 
-from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -10,10 +9,8 @@ from core.db.statements import models
 from core.errors import Invalid
 from service.api.catalogue import versions
 from service.api.open_inference import ModelPath, ReferencePath
-from service.api.predictions import resolve
 from service.auth import Scope, needs
 from service.bodies import MIB, AnyRequest, decode, read_body
-from service.inference.loading import load_version
 from service.open_inference.describe import IndexEntry, StatisticsReply, index_entry, model_statistics
 from service.open_inference.requests import IndexRequest, LoadRequest, UnloadRequest
 from service.parts import Parts, Wired
@@ -43,7 +40,7 @@ class OpenInferenceStatistics(Controller):
     async def version_stats(
         self, request: AnyRequest, parts: Wired, model: ModelPath, reference: ReferencePath
     ) -> StatisticsReply:
-        version, _ = await resolve(parts, request.user.owner, model, reference)
+        version, _ = await parts.names.resolve(request.user.owner, model, reference)
         counted = parts.statistics.read(version.id)
         return StatisticsReply([model_statistics(model, version.version, counted)])
 
@@ -82,9 +79,9 @@ class OpenInferenceRepository(Controller):
                 f"{', '.join(sorted(asked.parameters))[:200]}.",
                 code="not_overridable",
             )
-        version, weights = await resolve(parts, request.user.owner, model, None)
-        parts.models.unload(version.id)
-        await parts.models.get(version.id, partial(load_version, parts.storage, version, weights))
+        found = await parts.names.resolve(request.user.owner, model, None)
+        parts.models.unload(found[0].id)
+        await parts.served(found)
 
     @post(
         "/models/{model:str}/unload", status_code=200, operation_class=body("application/json", UnloadRequest)

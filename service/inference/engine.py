@@ -1,9 +1,13 @@
 """The one thread that runs forwards, and the bound on who may wait for it."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
+
+import torch
 
 from core.errors import Unavailable
 
@@ -16,7 +20,9 @@ class Engine:
     """One forward at a time: torch spreads it over the cores by itself."""
 
     def __init__(self, *, max_waiting: int = MAX_WAITING) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._thread = ThreadPoolExecutor(
+            1, thread_name_prefix="engine", initializer=partial(torch.set_num_threads, cores())
+        )
         self._waiting = 0
         self._max_waiting = max_waiting
 
@@ -36,3 +42,8 @@ class Engine:
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0))

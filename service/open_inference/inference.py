@@ -1,7 +1,7 @@
 """From the body of an infer request to the body of its answer, with what it took."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter_ns
@@ -11,14 +11,11 @@ import torch
 from litestar.datastructures import Headers
 from numpy.typing import NDArray
 
-from core.db.models import Checkpoint, Version
 from core.errors import TimedOut
-from core.predict import MAX_FORWARD_ROWS, Predictor
 from core.tensors import named_outputs, no_outputs, rows_of
 from service.bodies import MIB
-from service.inference.engine import Engine
-from service.inference.loading import load_version
-from service.inference.statistics import Stages, VersionStatistics
+from service.inference.names import Found
+from service.inference.statistics import Stages
 from service.open_inference.compression import accepted, deflated, inflated
 from service.open_inference.describe import signature_of
 from service.open_inference.replies import Encoded, encode_reply, require_outputs
@@ -37,34 +34,24 @@ HEADER_LENGTH = "inference-header-content-length"
 
 
 @dataclass(frozen=True)
-class Forward:
-    rows: int
-    ns: int
-
-
-@dataclass(frozen=True)
 class Computed:
     outputs: dict[str, NDArray[Any]]
     rows: int
     stages: Stages
-    forwards: list[Forward]
 
 
-async def infer(
-    parts: Parts, version: Version, weights: Checkpoint, body: bytes, headers: Headers
-) -> Encoded:
+async def infer(parts: Parts, found: Found, body: bytes, headers: Headers) -> Encoded:
     """Raises what `inflated`, `read_request` and `rows_of` raise, TimedOut beyond the `timeout` that the
     request says, Unavailable where too many wait."""
     started = perf_counter_ns()
+    version = found[0]
     counted = parts.statistics.of(version.id)
     try:
         asked = await _read(body, headers)
         signature = signature_of(version)
         require_outputs(asked.request.outputs, signature)
         with parts.infer_room.taken(asked.size_bytes):  # an inflated body is larger than what came
-            computed = await _within(
-                asked.request.parameters.timeout, _computed(parts, version, weights, asked.tensors)
-            )
+            computed = await _within(asked.request.parameters.timeout, _computed(parts, found, asked))
         encoding = partial(
             encode_reply,
             asked.request,
@@ -79,7 +66,7 @@ async def infer(
     except Exception:
         counted.failed(perf_counter_ns() - started)
         raise
-    _count(counted, computed, perf_counter_ns() - started)
+    counted.answered(computed.rows, perf_counter_ns() - started, computed.stages)
     return encoded
 
 
@@ -92,11 +79,6 @@ async def compressed(body: bytes, accept_encoding: str) -> tuple[bytes, str | No
     return (await asyncio.to_thread(work) if len(body) > _LARGE_BYTES else work()), encoding
 
 
-async def run(engine: Engine, predictor: Predictor, tensors: Mapping[str, NDArray[Any]]) -> Computed:
-    """The one place where the rows of a request reach a net."""
-    return await engine.run(partial(_run, predictor, tensors, perf_counter_ns()))
-
-
 async def _read(body: bytes, headers: Headers) -> Asked:
     encoding = headers.get("content-encoding", "").strip().lower()
     work = partial(_read_request, body, encoding, headers.get(HEADER_LENGTH))
@@ -107,11 +89,30 @@ def _read_request(body: bytes, encoding: str, header_length: str | None) -> Aske
     return read_request(inflated(body, encoding, MAX_BODY_BYTES), header_length)
 
 
-async def _computed(
-    parts: Parts, version: Version, weights: Checkpoint, tensors: Mapping[str, NDArray[Any]]
-) -> Computed:
-    predictor = await parts.models.get(version.id, partial(load_version, parts.storage, version, weights))
-    return await run(parts.engine, predictor, tensors)
+async def _computed(parts: Parts, found: Found, asked: Asked) -> Computed:
+    served = await parts.served(found)
+    predictor = served.predictor
+    started_ns = perf_counter_ns()
+    decode = partial(rows_of, predictor, asked.tensors)
+    rows = await asyncio.to_thread(decode) if asked.size_bytes > _LARGE_BYTES else decode()
+    decoded_ns = perf_counter_ns()
+    parts_BC = await served.outputs(rows) if rows else []
+    inferred_ns = perf_counter_ns()
+    outputs_BC = [part.answers.reshape(part.rows, -1) for part in parts_BC]
+    outputs = named_outputs(
+        predictor.manifest, torch.cat([no_outputs(predictor.manifest.signature), *outputs_BC])
+    )
+    queue_ns = round(1e9 * sum(part.queue_s for part in parts_BC[:1]))
+    return Computed(
+        outputs,
+        len(rows),
+        Stages(
+            queue_ns=queue_ns,
+            input_ns=decoded_ns - started_ns,
+            infer_ns=inferred_ns - decoded_ns - queue_ns,
+            output_ns=perf_counter_ns() - inferred_ns,
+        ),
+    )
 
 
 async def _within(timeout_us: int, computing: Coroutine[None, None, Computed]) -> Computed:
@@ -127,39 +128,3 @@ async def _within(timeout_us: int, computing: Coroutine[None, None, Computed]) -
             f"Expected an answer within {timeout_us} microseconds, as the request's timeout says; there was "
             "none. Ask again, or say more.",
         ) from error
-
-
-def _run(predictor: Predictor, tensors: Mapping[str, NDArray[Any]], came_ns: int) -> Computed:
-    started_ns = perf_counter_ns()
-    rows = rows_of(predictor, tensors)
-    decoded_ns = perf_counter_ns()
-    forwards, parts = [], [no_outputs(predictor.manifest.signature)]
-    for start in range(0, len(rows), MAX_FORWARD_ROWS):
-        before_ns = perf_counter_ns()
-        part = predictor.outputs(rows[start : start + MAX_FORWARD_ROWS])
-        parts.append(part.reshape(len(part), -1))
-        forwards.append(Forward(len(part), perf_counter_ns() - before_ns))
-    inferred_ns = perf_counter_ns()
-    outputs = named_outputs(predictor.manifest, torch.cat(parts))
-    stages = Stages(
-        queue_ns=started_ns - came_ns,
-        input_ns=decoded_ns - started_ns,
-        infer_ns=inferred_ns - decoded_ns,
-        output_ns=perf_counter_ns() - inferred_ns,
-    )
-    return Computed(outputs, len(rows), stages, forwards)
-
-
-def _count(counted: VersionStatistics, computed: Computed, total_ns: int) -> None:
-    stages = computed.stages
-    for forward in computed.forwards:
-        share = forward.rows / computed.rows
-        counted.computed(
-            forward.rows,
-            Stages(
-                input_ns=round(stages.input_ns * share),
-                infer_ns=forward.ns,
-                output_ns=round(stages.output_ns * share),
-            ),
-        )
-    counted.answered(computed.rows, total_ns, stages)

@@ -8,7 +8,7 @@ from tritonclient.http import InferenceServerClient
 from tritonclient.http.auth import BasicAuth
 from tritonclient.utils import InferenceServerException
 
-from core.predict import MAX_FORWARD_ROWS
+from service.inference.batcher import MAX_ROWS
 from tests import described
 from tests.triton import MODELS, ROWS, Zoo, tensor
 
@@ -125,7 +125,7 @@ def test_a_version_that_failed_its_check_is_listed_and_never_ready(triton: Any, 
 def test_statistics_count_rows_and_forwards(triton: Any) -> None:
     before = counts(triton, "text")
     triton.infer("text", [tensor("text", np.array([b"a", b"b", b"c"], dtype=np.object_))])
-    triton.infer("text", [tensor("text", np.array([b"x"] * (MAX_FORWARD_ROWS + 1), dtype=np.object_))])
+    triton.infer("text", [tensor("text", np.array([b"x"] * (MAX_ROWS + 1), dtype=np.object_))])
     with pytest.raises(InferenceServerException):
         triton.infer("text", [tensor("text", np.array([b"\xff"], dtype=np.object_))])
     after = counts(triton, "text")
@@ -133,7 +133,7 @@ def test_statistics_count_rows_and_forwards(triton: Any) -> None:
     def risen(name: str) -> int:
         return int(after["inference_stats"][name]["count"] - before["inference_stats"][name]["count"])
 
-    assert after["inference_count"] - before["inference_count"] == 3 + MAX_FORWARD_ROWS + 1
+    assert after["inference_count"] - before["inference_count"] == 3 + MAX_ROWS + 1
     assert after["execution_count"] - before["execution_count"] == 3  # the second request took two
     assert (risen("success"), risen("fail"), risen("queue"), risen("compute_infer")) == (2, 1, 2, 2)
     stats = after["inference_stats"]

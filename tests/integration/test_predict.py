@@ -120,7 +120,7 @@ def test_an_image_is_answered_alike_as_chw_as_hwc_and_as_a_png_file(channels: in
     pixels = picture(4, channels)
     expected = image_scores(net, pixels)
     answers = predictor.predict([pixels.tolist(), pixels.transpose(1, 2, 0).tolist()], top_k=4)
-    for answer in [*answers, predictor.predict_image(png(pixels), top_k=4)]:
+    for answer in [*answers, predictor.predict([png(pixels)], top_k=4)[0]]:
         assert_scores(answer, expected)
 
 
@@ -304,12 +304,12 @@ def test_an_answer_that_is_no_number_is_an_error_in_its_place(tmp_path: Path) ->
 @pytest.mark.parametrize("data", [b"", b"no image", b"\x89PNG\r\n\x1a\n"])
 def test_bytes_that_are_no_image_are_refused(data: bytes, tmp_path: Path) -> None:
     with pytest.raises(BadInstance):
-        loaded(tmp_path, images_manifest(), images_net()).predict_image(data)
+        loaded(tmp_path, images_manifest(), images_net()).image_row(data)
 
 
 def test_an_image_for_a_model_of_arrays_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInstance, match="send JSON instances"):
-        digits(tmp_path).predict_image(png(picture(1)))
+        digits(tmp_path).image_row(png(picture(1)))
 
 
 def golden_images(net: nn.Module) -> VersionManifest:

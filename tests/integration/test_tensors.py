@@ -94,7 +94,7 @@ def test_images_of_any_size_may_be_files_of_each_its_own() -> None:
     predictor = predictor_of(described.images())
     files = [described.encoded(described.pictures(1, *size)[0]) for size in ((4, 5), (20, 30))]
     together = outputs_of(predictor, input=objects(*files))
-    alone = [predictor.predict_image(file, top_k=4) for file in files]
+    alone = [predictor.predict([file], top_k=4)[0] for file in files]
     for row, prediction in zip(together.tolist(), alone, strict=True):
         assert row == pytest.approx(scores(prediction), abs=1e-6)
 

@@ -1,0 +1,59 @@
+"""A loaded version that answers: its predictor behind a batcher, on the event loop or the engine's thread."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from time import perf_counter
+
+from torch import Tensor
+
+from core.predict import Predictor, Row
+from service.inference.batcher import MAX_ROWS, Batcher, Part
+from service.inference.engine import Engine
+
+#: A forward of a full batch that takes no longer runs on the event loop: a thread would cost as much.
+QUICK_S = 0.002
+
+
+class Served:
+    """`is_quick` is measured as it loads."""
+
+    def __init__(
+        self, predictor: Predictor, engine: Engine, on_forward: Callable[[int, float], None]
+    ) -> None:
+        self.predictor = predictor
+        self.size_bytes = predictor.size_bytes
+        self.is_quick = full_batch_s(predictor) < QUICK_S
+        self._engine = engine
+        self.batcher: Batcher[Row, Tensor] = Batcher(self._compute, on_forward=on_forward)
+
+    async def outputs(self, rows: Sequence[Row]) -> list[Part[Tensor]]:
+        """What the rows come out as, [B, C] in each part. Raises Unavailable where too much waits."""
+        return await self.batcher.ask(rows, sum(x.nbytes for row in rows for x in row))
+
+    def _compute(self, rows: list[Row]) -> Tensor | Awaitable[Tensor]:
+        compute = partial(self.predictor.outputs, rows)
+        return compute() if self.is_quick else self._engine.run(compute)
+
+
+def full_batch_s(predictor: Predictor) -> float:
+    """Seconds of a forward of as many rows as a batch holds; that of one row, where that is too long already
+    or there are no samples to try it with. Infinite for none."""
+    samples = predictor.golden_rows()
+    if not samples:
+        return float("inf")
+    one_s = _best_s(predictor, samples[:1])
+    return (
+        one_s if one_s > QUICK_S else _best_s(predictor, [samples[i % len(samples)] for i in range(MAX_ROWS)])
+    )
+
+
+def _best_s(predictor: Predictor, rows: Sequence[Row]) -> float:
+    """Of three: the first also warms."""
+    seconds = []
+    for _ in range(3):
+        began = perf_counter()
+        predictor.outputs(rows)
+        seconds.append(perf_counter() - began)
+        if seconds[-1] > 10 * QUICK_S:
+            break
+    return min(seconds)

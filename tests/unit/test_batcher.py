@@ -1,0 +1,145 @@
+"""Who goes through together, who waits, who is refused: the batcher with nets that are lists."""
+
+import asyncio
+from collections.abc import Awaitable
+
+import pytest
+
+from core.errors import Unavailable
+from service.inference import batcher
+from service.inference.batcher import Batcher
+
+
+class Net:
+    """Doubles its rows. At once, or when `let_go`; fails on a row that is 13."""
+
+    def __init__(self, *, is_slow: bool = False) -> None:
+        self.batches: list[list[int]] = []
+        self.is_slow = is_slow
+        self.gate, self.begun = asyncio.Event(), asyncio.Event()
+
+    def __call__(self, rows: list[int]) -> list[int] | Awaitable[list[int]]:
+        self.batches.append(rows)
+        self.begun.set()
+        if 13 in rows:
+            raise ValueError("thirteen")
+        return self._later(rows) if self.is_slow else [2 * row for row in rows]
+
+    async def _later(self, rows: list[int]) -> list[int]:
+        await self.gate.wait()
+        return [2 * row for row in rows]
+
+    def let_go(self) -> None:
+        self.gate.set()
+
+
+async def asked(batching: Batcher[int, list[int]], *rows: int) -> list[int]:
+    return [answer for part in await batching.ask(rows) for answer in part.answers]
+
+
+async def test_whoever_comes_in_one_turn_goes_through_together_each_with_their_own_answers() -> None:
+    net = Net()
+    batching = Batcher(net)
+    answers = await asyncio.gather(*(asked(batching, n, n + 100) for n in range(5)))
+    assert answers == [[2 * n, 2 * n + 200] for n in range(5)]
+    assert len(net.batches) == 1
+
+
+async def test_whoever_comes_during_a_forward_shares_the_next() -> None:
+    net = Net(is_slow=True)
+    batching = Batcher(net)
+    first = asyncio.create_task(asked(batching, 1))
+    await net.begun.wait()
+    others = [asyncio.create_task(asked(batching, n)) for n in (2, 3, 4)]
+    await asyncio.sleep(0.01)
+    assert net.batches == [[1]]
+    net.let_go()
+    assert await asyncio.gather(first, *others) == [[2], [4], [6], [8]]
+    assert net.batches == [[1], [2, 3, 4]]
+
+
+async def test_a_forward_has_no_more_rows_than_it_may_and_a_large_request_comes_in_parts() -> None:
+    net = Net()
+    batching = Batcher(net, max_rows=4)
+    answers = await asyncio.gather(asked(batching, *range(10)), asked(batching, 1, 2), asked(batching, 3))
+    assert answers == [[2 * n for n in range(10)], [2, 4], [6]]
+    assert [len(rows) for rows in net.batches] == [4, 4, 4, 1]
+
+
+async def test_a_request_that_makes_a_forward_fail_fails_alone() -> None:
+    net = Net()
+    batching = Batcher(net)
+    answers = await asyncio.gather(
+        asked(batching, 1), asked(batching, 13), asked(batching, 2), return_exceptions=True
+    )
+    assert (answers[0], answers[2]) == ([2], [4])
+    assert isinstance(answers[1], ValueError)
+    assert await asked(batching, 5) == [10]
+    assert batching.waiting_rows == batching.waiting_bytes == 0
+
+
+async def test_whoever_leaves_before_their_turn_is_not_computed() -> None:
+    net = Net(is_slow=True)
+    batching = Batcher(net)
+    first = asyncio.create_task(asked(batching, 1))
+    await net.begun.wait()
+    leaving = asyncio.create_task(asked(batching, 2))
+    staying = asyncio.create_task(asked(batching, 3))
+    await asyncio.sleep(0.01)
+    leaving.cancel()
+    await asyncio.sleep(0)
+    net.let_go()
+    assert await asyncio.gather(first, staying) == [[2], [6]]
+    assert net.batches == [[1], [3]]
+    assert batching.waiting_rows == 0
+
+
+async def test_beyond_its_bounds_it_refuses_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batcher, "MAX_WAITING_ROWS", 8)
+    net = Net(is_slow=True)
+    batching = Batcher(net, max_rows=4)
+    first = asyncio.create_task(asked(batching, 0))
+    await net.begun.wait()
+    waiting = [asyncio.create_task(asked(batching, n, n)) for n in range(4)]
+    await asyncio.sleep(0.01)
+    with pytest.raises(Unavailable, match="8 rows wait") as refused:
+        await asked(batching, 9)
+    assert refused.value.retry_after_s == 1
+    net.let_go()
+    await asyncio.gather(first, *waiting)
+    assert await asked(batching, *range(20, 40)) == [2 * n for n in range(20, 40)]
+
+
+async def test_it_refuses_whoever_would_wait_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batcher, "MAX_WAIT_S", 0.05)
+    net = Net(is_slow=True)
+    batching = Batcher(net, max_rows=1)
+    slow = asyncio.create_task(asked(batching, 0))
+    await asyncio.sleep(0.15)
+    net.let_go()
+    await slow
+    net.gate.clear()
+    waiting = [asyncio.create_task(asked(batching, n)) for n in range(3)]
+    await asyncio.sleep(0)
+    assert batching.wait_s > 0.05
+    with pytest.raises(Unavailable):
+        await asked(batching, 9)
+    net.let_go()
+    await asyncio.gather(*waiting)
+
+
+async def test_parts_say_how_long_they_waited_and_were_computed() -> None:
+    net = Net(is_slow=True)
+    forwards: list[tuple[int, float]] = []
+    batching = Batcher(net, on_forward=lambda rows, seconds: forwards.append((rows, seconds)))
+    first = asyncio.create_task(batching.ask([1]))
+    await net.begun.wait()
+    second = asyncio.create_task(batching.ask([2, 3]))
+    await asyncio.sleep(0.05)
+    net.let_go()
+    ((one,), (two,)) = await asyncio.gather(first, second)
+    assert one.infer_s > 0.04
+    assert one.queue_s < 0.04
+    assert two.queue_s > 0.04
+    assert (one.rows, two.rows) == (1, 2)
+    assert [rows for rows, _ in forwards] == [1, 2]
