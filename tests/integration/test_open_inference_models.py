@@ -141,7 +141,7 @@ def test_statistics_count_rows_and_forwards(triton: Any) -> None:
     assert 0 < parts < stats["success"]["ns"]
     assert after["last_inference"] >= before["last_inference"]
     batches = {one["batch_size"]: one["compute_infer"]["count"] for one in after["batch_stats"]}
-    assert {1, 3, MAX_FORWARD_ROWS} <= set(batches)
+    assert {1, 3, MAX_ROWS} <= set(batches)
     assert sum(batches.values()) == after["execution_count"]
 
 
