@@ -84,6 +84,10 @@ class Predictor:
         answers = iter(self._formatted(outputs_BC, top_k) if outputs_BC is not None else [])
         return [_refusal(row) if isinstance(row, BadInstance) else next(answers) for row in decoded]
 
+    def decode(self, instance: Any) -> Row:
+        """A row for `outputs`, of the bytes of an image or of a JSON instance. Raises BadInstance."""
+        return self._from_image(instance) if isinstance(instance, bytes) else self._from_json(instance)
+
     def replay(self) -> float:
         """The greatest difference from the golden outputs; infinite where a sample is no longer readable."""
         golden = self.manifest.golden

@@ -79,6 +79,9 @@ class Settings(BaseSettings):
     plan_memory_bytes: int = Field(
         default=1024 * MIB, gt=0, description="address space a check may take beyond what torch has taken"
     )
+    compare_deadline_s: float = Field(
+        default=60, gt=0, description="two versions that take longer to be measured are not compared"
+    )
     plugins: str = Field(
         default="",
         description="packages whose layers, transforms and losses a spec may name, by commas; or all",

@@ -11,6 +11,7 @@ from litestar.middleware import DefineMiddleware
 
 from core.settings import Settings
 from service.api import (
+    aliases,
     boards,
     checkpoints,
     components,
@@ -65,6 +66,7 @@ def create_app(settings: Settings) -> Edge:
             boards.Boards,
             checkpoints.Checkpoints,
             models.Models,
+            aliases.Aliases,
             predictions.Predictions,
             open_inference.OpenInferenceHealth,
             open_inference.OpenInferenceServer,

@@ -53,8 +53,12 @@ OPEN = Open.OPEN
 
 @dataclass(frozen=True)
 class Principal:
+    """Who asks. `key_id` and `key_name` are None where keys are off."""
+
     owner: str
     scopes: frozenset[Scope]
+    key_id: str | None = None
+    key_name: str | None = None
 
     def may(self, scope: Scope) -> bool:
         return scope in self.scopes or Scope.ADMIN in self.scopes
@@ -105,7 +109,7 @@ class Keyring:
             raise Unauthenticated("This key is not known here; ask for a new one.")
         if row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= self._now()):
             raise Unauthenticated("This key was revoked or has expired; ask for a new one.")
-        return Principal(row.owner, frozenset(Scope(scope) for scope in row.scopes))
+        return Principal(row.owner, frozenset(Scope(scope) for scope in row.scopes), row.id, row.name)
 
 
 class Authenticate:

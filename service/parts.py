@@ -16,6 +16,7 @@ from core.settings import Settings
 from core.storage import Storage, open_storage
 from service import planner
 from service.collection import collect_expired
+from service.comparing import Comparer
 from service.estimates import Estimator
 from service.helper import Helper
 from service.inference.cache import ModelCache
@@ -44,6 +45,7 @@ class Parts:
     models: ModelCache
     engine: Engine
     helper: Helper
+    comparer: Comparer
     estimator: Estimator
     statistics: Statistics
     infer_room: Room
@@ -104,6 +106,7 @@ def open_parts(settings: Settings) -> Parts:
         models=ModelCache(settings.model_cache_bytes),
         engine=Engine(),
         helper=Helper(settings, planner.answer),
+        comparer=Comparer(settings, storage),
         estimator=Estimator(database),
         statistics=Statistics(),
         infer_room=Room(),

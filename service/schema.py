@@ -38,6 +38,7 @@ UNSEEN: tuple[type[msgspec.Struct], ...] = (
     specs.JobSpec,
     specs.ForkRequest,
     specs.AliasUpdate,
+    specs.RollbackRequest,
     specs.DatasetSource,
     specs.DatasetUpload,
     specs.UploadRequest,
@@ -55,7 +56,11 @@ _BINARY = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
 
 
 def body(
-    media_type: str, kind: type[msgspec.Struct] | None = None, *, also: Sequence[str] = ()
+    media_type: str,
+    kind: type[msgspec.Struct] | None = None,
+    *,
+    also: Sequence[str] = (),
+    is_required: bool = True,
 ) -> type[Operation]:
     """The `operation_class` of a route that reads its body by itself; `also` are media types of raw bytes."""
     schema = Reference(ref=PREFIX + kind.__name__) if kind is not None else _BINARY
@@ -65,7 +70,7 @@ def body(
     @dataclass
     class WithBody(Operation):
         def __post_init__(self) -> None:
-            self.request_body = RequestBody(content=content, required=True)
+            self.request_body = RequestBody(content=content, required=is_required)
 
     return WithBody
 

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from core.data.manifest import Manifest
-from core.db.models import Checkpoint, Dataset, Event, Job, Metric, Version
+from core.db.models import AliasMove, Checkpoint, Dataset, Event, Job, Metric, Version
 from core.db.statements.jobs import TERMINAL
 from modelyard import specs
 
@@ -137,3 +137,17 @@ def whole_version_view(row: Version, aliases: list[str]) -> specs.ModelVersion:
     view = version_view(row, aliases)
     view.evaluation = msgspec.convert(row.evaluation, specs.Evaluation | None)
     return view
+
+
+def alias_move_view(row: AliasMove) -> specs.AliasMove:
+    by = specs.Mover(row.owner, row.key_id, row.key_name)
+    return specs.AliasMove(
+        seq=row.seq,
+        kind=specs.MoveKind(row.kind),
+        at=row.at,
+        from_version=row.from_version,
+        to_version=row.to_version,
+        by=by,
+        reason=row.reason,
+        required=_convert(row.required, specs.Compared),
+    )

@@ -48,9 +48,11 @@ class Owner:
         layers = [{"type": "Linear", "out_features": 3}]
         return {"name": "m", "dataset": "d", "model": {"type": "Sequential", "layers": layers}, **changes}
 
-    def dataset(self, name: str = "d", *, state: str = "ready", **values: Any) -> str:
-        """Arrays of 4 float32 features and 3 classes, 90 training rows."""
-        manifest = Manifest(
+    def dataset(
+        self, name: str = "d", *, state: str = "ready", manifest: Manifest | None = None, **values: Any
+    ) -> str:
+        """Arrays of 4 float32 features and 3 classes, 90 training rows, or what `manifest` says."""
+        manifest = manifest or Manifest(
             format="arrays",
             kind=Kind.ARRAYS,
             splits={"train": 90, "test": 30},
@@ -123,11 +125,15 @@ class Owner:
         state: str = "ready",
         model: str = "m",
         described: artifacts.VersionManifest | None = None,
+        dataset: Manifest | None = None,
+        scores: dict[str, float | None] | None = None,
+        environment: dict[str, Any] | None = None,
+        **changes: Any,
     ) -> int:
         """A version of `net` (4 features, 3 classes, unless it is `described`), registered as a worker does;
-        its number."""
-        self.dataset()
-        job = self.post_job()
+        its number. `dataset` is what it learned from, `scores` are its metrics, `changes` those of its job."""
+        self.dataset(manifest=dataset)
+        job = self.post_job(**changes)
         root, version_id = settings.resolved_home() / "artifacts", ids.version_id()
         weights_path, manifest_path = root / version_id / "weights.pt", root / version_id / "manifest.json"
         weights_path.parent.mkdir(parents=True)
@@ -151,7 +157,7 @@ class Owner:
         )
         manifest = artifacts.write_manifest(described, manifest_path)
         now = utc_now()
-        lineage = Lineage(job["id"], "ckpt", "d", 1, "0" * 64, 0, {})
+        lineage = Lineage(job["id"], "ckpt", "d", 1, "0" * 64, 0, environment or {})
         with self.database.write() as session:
             checkpoint = Checkpoint(
                 id=ids.checkpoint_id(),
@@ -187,7 +193,7 @@ class Owner:
                 signature=msgspec.to_builtins(described.signature),
                 classes=described.classes,
                 transforms=[],
-                metrics={"val_accuracy": 0.5},
+                metrics=scores or {"val_accuracy": 0.5},
                 lineage=msgspec.to_builtins(lineage),
                 spec=job["spec"],
                 created_at=now,

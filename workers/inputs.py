@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.data.arrow import open_table
+from core.data.arrow import array_column, open_table
 from core.data.images import Mode, decode_image, is_channels_last
 from core.data.manifest import Kind, Manifest
 from core.data.packed import Prefix, Progress, packed, packed_images, silent
@@ -121,17 +121,6 @@ def as_images(values_N: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if is_channels_last(values_N.shape[1:]):
         return values_N.transpose(0, 3, 1, 2)
     return values_N[:, None] if values_N.ndim == 3 else values_N
-
-
-def array_column(table: pa.Table, name: str, manifest: Manifest) -> NDArray[Any]:
-    """[N, *shape] of a fixed_size_list column, or [N] of a scalar one: a view of the file where it holds
-    one batch of numbers, else a copy."""
-    column = table.column(name).combine_chunks()
-    shape = manifest.features[name].shape
-    if pa.types.is_fixed_size_list(column.type):
-        column = column.flatten()
-    values: NDArray[Any] = column.to_numpy(zero_copy_only=False)
-    return values.reshape(table.num_rows, *shape)
 
 
 def _viewed(values: NDArray[np.uint8]) -> Tensor:

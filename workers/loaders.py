@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.data import prepare
-from core.data.arrow import open_table
+from core.data.arrow import array_column, open_table
 from core.data.manifest import Kind, Manifest
 from core.data.packed import Progress, silent
 from core.data.prepare import FittedColumn
@@ -25,7 +25,7 @@ from core.nets.sampling import balanced_weights, weights_column
 from core.nets.transforms import Pipeline
 from modelyard.specs import Split
 from workers.data_workers import DataWorkers
-from workers.inputs import Inputs, Reading, array_column
+from workers.inputs import Inputs, Reading
 
 # N rows of the dataset
 

@@ -264,7 +264,11 @@ class Checkpoint(Base):
 
 
 class Version(Base):
-    """One registered checkpoint of a model. `manifest_key` names the JSON that `core.predict` loads."""
+    """One registered checkpoint of a model. `manifest_key` names the JSON that `core.predict` loads.
+
+    `state`: ready | rejected -> deleted. A deleted row is a tombstone: it refers to no job and no checkpoint
+    any more, so that these may go too; its lineage still names them, and its number is not given again.
+    """
 
     __tablename__ = "versions"
     __table_args__ = (
@@ -278,8 +282,8 @@ class Version(Base):
     version: Mapped[int]
     state: Mapped[str] = mapped_column(String(16))
     task: Mapped[str] = mapped_column(String(32))
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
-    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoints.id"))
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
+    checkpoint_id: Mapped[str | None] = mapped_column(ForeignKey("checkpoints.id"))
     manifest_key: Mapped[str] = mapped_column(String(255))
     manifest_sha256: Mapped[str] = mapped_column(String(64))
     signature: Mapped[dict[str, Any]]
@@ -300,6 +304,32 @@ class Alias(Base):
     alias: Mapped[str] = mapped_column(String(63), primary_key=True)
     version: Mapped[int]
     updated_at: Mapped[datetime]
+
+
+class AliasMove(Base):
+    """One move of an alias: `kind` is set | rollback | delete. `seq` counts the moves of an alias from 1, and
+    `from_version` is the `to_version` of the move before.
+
+    `behind` is the move whose version a rollback goes back to from here: that before a `set`, and after a
+    rollback the one further back, so that rollbacks walk. `key_id` and `key_name` are those of the API key;
+    `required` is the requirement that held.
+    """
+
+    __tablename__ = "alias_moves"
+
+    owner: Mapped[str] = mapped_column(String(63), primary_key=True)
+    model: Mapped[str] = mapped_column(String(63), primary_key=True)
+    alias: Mapped[str] = mapped_column(String(63), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    from_version: Mapped[int | None]
+    to_version: Mapped[int | None]
+    behind: Mapped[int | None]
+    key_id: Mapped[str | None] = mapped_column(String(40))
+    key_name: Mapped[str | None] = mapped_column(String(63))
+    reason: Mapped[str | None] = mapped_column(String(500))
+    required: Mapped[dict[str, Any] | None]
+    at: Mapped[datetime]
 
 
 class Worker(Base):

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torchmetrics.utilities.exceptions import TorchMetricsUserError
@@ -33,6 +33,8 @@ NAMES: dict[Task, tuple[str, ...]] = {
     "regression": ("r2", "mae"),
     "multilabel": ("accuracy",),
 }
+
+_BETTER: dict[str, Literal["min", "max"]] = {"loss": "min", "accuracy": "max", "r2": "max", "mae": "min"}
 
 MAX_METRICS = 50
 #: A metric over pairs of classes keeps so many numbers squared.
@@ -81,6 +83,16 @@ def check_metrics(
 def metric_name(metric: str | Component) -> str:
     """val_<name> and test_<name> are what a resolved metric is measured as."""
     return metric if isinstance(metric, str) else str(metric["name"])
+
+
+def better(metric: str | Component) -> Literal["min", "max"] | None:
+    """Which way a metric is better, where it is known: of the usual ones, of `loss`, and of those of
+    torchmetrics that say so themselves."""
+    if isinstance(metric, str):
+        return _BETTER.get(metric)
+    entry = registry.get("metric", metric["type"])
+    is_higher = getattr(entry.make, "higher_is_better", None) if entry is not None else None
+    return None if is_higher is None else "max" if is_higher else "min"
 
 
 def monitored_names(metrics: Iterable[str | Component]) -> list[str]:

@@ -14,3 +14,8 @@ def path_below(root: Path, key: str) -> Path:
 def suspects_key(job_id: str, fence: int) -> str:
     """Where the attempt that ended a job left the rows that its net doubts."""
     return f"jobs/{job_id}/{fence}/suspects.json"
+
+
+def data_key(dataset_id: str, fence: int) -> str:
+    """Where the attempt that read an upload left its rows."""
+    return f"datasets/{dataset_id}/{fence}/data.arrow"

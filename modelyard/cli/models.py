@@ -4,8 +4,8 @@ from itertools import islice
 
 from cyclopts import App
 
-from modelyard.cli.session import AsJson, Count, Session, Shared, numbers
-from modelyard.specs import Model, ModelVersion
+from modelyard.cli.session import AsJson, Count, Session, Shared, number, numbers
+from modelyard.specs import Compared, Model, ModelVersion, Requirement
 
 app = App(name="models", help="What was trained, and which version an alias names.")
 
@@ -47,17 +47,102 @@ def show(model: str, *, version: int | None = None, as_json: AsJson = False, ses
 
 
 @app.command
-def alias(model: str, alias: str, version: int, *, session: Shared) -> None:
+def alias(model: str, alias: str, version: int, *, reason: str | None = None, session: Shared) -> None:
     """Let an alias such as production name a version.
 
     Args:
         model: the model's name
         alias: the alias
         version: what it names from now on
+        reason: why, for the history
     """
     with session.client() as client:
-        client.models.set_alias(model, alias, version)
+        client.models.set_alias(model, alias, version, reason=reason)
     session.say(f"{model}@{alias} is version {version}")
+
+
+@app.command
+def promote(
+    model: str,
+    alias: str,
+    version: int,
+    *,
+    metric: str,
+    min_delta: float = 0.0,
+    reason: str | None = None,
+    session: Shared,
+) -> None:
+    """Let an alias name a version if it is as good as the one that the alias names.
+
+    Args:
+        model: the model's name
+        alias: the alias, such as production
+        version: what it names from now on
+        metric: what is compared, such as val_accuracy
+        min_delta: how much better it must be; below 0, how much worse it may be
+        reason: why, for the history
+    """
+    require = Requirement(metric, min_delta)
+    with session.client() as client:
+        client.models.set_alias(model, alias, version, require=require, reason=reason)
+    session.say(f"{model}@{alias} is version {version}")
+
+
+@app.command
+def rollback(model: str, alias: str, *, reason: str | None = None, session: Shared) -> None:
+    """Let an alias name the version that it named before; again, the one before that.
+
+    Args:
+        model: the model's name
+        alias: the alias
+        reason: why, for the history
+    """
+    with session.client() as client:
+        found = client.models.rollback(model, alias, reason=reason)
+    session.say(f"{model}@{alias} is version {found.aliases[alias]}")
+
+
+@app.command
+def history(model: str, alias: str, *, limit: Count = 50, as_json: AsJson = False, session: Shared) -> None:
+    """Which versions an alias named: who moved it, when, why.
+
+    Args:
+        model: the model's name
+        alias: the alias
+        limit: show so many moves at most
+    """
+    with session.client() as client:
+        moves = list(islice(client.models.alias_history(model, alias), limit))
+    if as_json:
+        session.show_json(moves)
+        return
+    session.show_table(
+        ("move", "at", "kind", "from", "to", "by", "required", "reason"),
+        (
+            (m.seq, m.at, m.kind, m.from_version, m.to_version, m.by.name, _compared(m.required), m.reason)
+            for m in moves
+        ),
+    )
+
+
+@app.command
+def delete(model: str, version: int, *, session: Shared) -> None:
+    """Delete a version; not while an alias names it, or a job goes on from it.
+
+    Args:
+        model: the model's name
+        version: the version's number
+    """
+    with session.client() as client:
+        client.models.delete_version(model, version)
+    session.say(f"deleted {model}@{version}")
+
+
+def _compared(required: Compared | None) -> str | None:
+    if required is None:
+        return None
+    before = "none before" if required.incumbent is None else f"before {number(required.incumbent)}"
+    return f"{required.metric} {number(required.candidate)}, {before}"
 
 
 def _show_model(session: Session, model: Model, versions: list[ModelVersion]) -> None:

@@ -1,18 +1,23 @@
 """Models: a name with versions that predict, and aliases that name a version."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from modelyard.errors import InvalidArgument
-from modelyard.specs import AliasUpdate, Model, ModelVersion, PredictReply
+from modelyard.specs import AliasMove, Model, ModelVersion, PredictReply, Requirement
 from modelyard.transport import calls
 from modelyard.transport.calls import path
 from modelyard.transport.resource import R, Resource, operation, streaming
 from modelyard.transport.story import Call, InThread, Story, Stream
 
 Image: TypeAlias = str | os.PathLike[str] | bytes
+Require: TypeAlias = Mapping[str, Any] | Requirement
+
+#: Two versions that have to be measured first keep the answer for so long, others before them too.
+COMPARED_S = 120
 
 
 class Models(Resource[R]):
@@ -64,15 +69,51 @@ class Models(Resource[R]):
         return (yield from self._fetch(call, PredictReply))
 
     @operation
-    def set_alias(self, model: str, alias: str, version: int) -> Story[Model]:
-        """Let `alias` name `version`; the model as it then is."""
+    def set_alias(
+        self,
+        model: str,
+        alias: str,
+        version: int,
+        require: Require | None = None,
+        reason: str | None = None,
+    ) -> Story[Model]:
+        """Let `alias` name `version`; the model as it then is.
+
+        With `require={"metric": "val_accuracy", "min_delta": 0}` only where that version is better than the
+        one that `alias` names by at least so much; Conflict says both numbers where it is not. That may take
+        a minute, where both have to be measured on the same rows. `reason` goes into the history.
+        """
         target = path("/v1/models/{}/aliases/{}", model, alias)
-        call = calls.send_json("PUT", target, AliasUpdate(version=version), is_repeatable=True)
-        return (yield from self._fetch(call, Model))
+        wanted = {"require": require, "reason": reason}
+        body = {"version": version, **{name: value for name, value in wanted.items() if value is not None}}
+        call = calls.send_json("PUT", target, body, is_repeatable=True)
+        held_s = COMPARED_S if require is not None else 0
+        return (yield from self._fetch(replace(call, held_s=held_s), Model))
 
     @operation
     def delete_alias(self, model: str, alias: str) -> Story[None]:
+        """Its history stays to be read."""
         yield from self._send(calls.delete(path("/v1/models/{}/aliases/{}", model, alias)))
+
+    @operation
+    def rollback(self, model: str, alias: str, reason: str | None = None) -> Story[Model]:
+        """Let `alias` name the version that it named before, and with the next call the one before that; the
+        model as it then is. Raises Conflict where there is none."""
+        target = path("/v1/models/{}/aliases/{}/rollback", model, alias)
+        body = {"reason": reason} if reason is not None else {}
+        # A second one would go back further: it is sent once.
+        return (yield from self._fetch(calls.send_json("POST", target, body, is_repeatable=False), Model))
+
+    @streaming
+    def alias_history(self, model: str, alias: str) -> Stream[AliasMove]:
+        """Every move of an alias, newest first: who, when, why, from which version to which."""
+        target = path("/v1/models/{}/aliases/{}/history", model, alias)
+        yield from self._pages(calls.get(target), AliasMove)
+
+    @operation
+    def delete_version(self, model: str, version: int) -> Story[None]:
+        """Its number is not given again. Raises Conflict while an alias names it or a job goes on from it."""
+        yield from self._send(calls.delete(path("/v1/models/{}/versions/{}", model, version)))
 
 
 def media_type(data: bytes) -> str:

@@ -4,6 +4,15 @@ Structs a client sends refuse unknown fields and carry their bounds; structs a c
 unknown fields, so an older client outlives a newer server.
 """
 
+from modelyard.specs.aliases import (
+    AliasMove,
+    AliasUpdate,
+    Compared,
+    MoveKind,
+    Mover,
+    Requirement,
+    RollbackRequest,
+)
 from modelyard.specs.checkpoints import Checkpoint
 from modelyard.specs.common import Page, Problem, ProblemError
 from modelyard.specs.components import ComponentInfo, ParameterInfo
@@ -34,7 +43,6 @@ from modelyard.specs.jobs import (
 )
 from modelyard.specs.jobspec import CheckpointPolicy, Component, EarlyStopping, Ema, JobSpec, Split, Trainer
 from modelyard.specs.models import (
-    AliasUpdate,
     ClassScores,
     Evaluation,
     Lineage,
@@ -49,11 +57,13 @@ from modelyard.specs.suspects import Suspect, Suspects
 from modelyard.specs.uploads import DatasetUpload, Upload, UploadRequest
 
 __all__ = [
+    "AliasMove",
     "AliasUpdate",
     "BestCheckpoint",
     "Checkpoint",
     "CheckpointPolicy",
     "ClassScores",
+    "Compared",
     "Component",
     "ComponentInfo",
     "Dataset",
@@ -78,6 +88,8 @@ __all__ = [
     "Metric",
     "Model",
     "ModelVersion",
+    "MoveKind",
+    "Mover",
     "Page",
     "ParameterInfo",
     "Plan",
@@ -89,7 +101,9 @@ __all__ = [
     "Progress",
     "ProgressUpdate",
     "Registered",
+    "Requirement",
     "ResolvedTransforms",
+    "RollbackRequest",
     "RowProblem",
     "Sample",
     "Samples",

@@ -1,9 +1,9 @@
 """A model: a name with versions; each version is one registered checkpoint that can predict."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
-from msgspec import Meta, Struct, field
+from msgspec import Struct, field
 
 from modelyard.specs.jobs import ForkedFrom
 
@@ -79,9 +79,3 @@ class Model(Struct):
     created_at: datetime
     latest: int | None = None
     aliases: dict[str, int] = field(default_factory=dict)
-
-
-class AliasUpdate(Struct, forbid_unknown_fields=True):
-    """The body of `PUT /v1/models/{name}/aliases/{alias}`."""
-
-    version: Annotated[int, Meta(ge=1)]

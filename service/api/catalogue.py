@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from core.db.engines import AsyncDatabase
 from core.db.statements import models
-from service.inference.names import unknown_model
+from service.models import unknown_model
 
 #: The newest. A list of the protocol has no pages.
 MAX_LISTED = 1000

@@ -10,6 +10,7 @@ from core.data.preview import preview_png, read_rows
 from core.db.models import Dataset as Row
 from core.db.statements import datasets
 from core.errors import Conflict, NotFound
+from core.storage import keys
 from modelyard.specs import Sample
 from modelyard.specs import Samples as SamplesView
 from service.api.datasets import newest
@@ -60,7 +61,7 @@ class Samples(Controller):
 
 
 def data_key(row: Row) -> str:
-    return f"datasets/{row.id}/{row.fence}/data.arrow"
+    return keys.data_key(row.id, row.fence)
 
 
 async def _readable(parts: Parts, owner: str, name: str) -> Row:

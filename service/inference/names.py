@@ -15,11 +15,11 @@ from core.db.engines import AsyncDatabase
 from core.db.models import Checkpoint, Version
 from core.db.statements import models
 from core.errors import Conflict, NotFound
+from service.models import MAX_NUMBER, unknown_model
 
 KEPT_S = 1.0
 MAX_KEPT = 10_000
 
-MAX_NUMBER = 2**31 - 1
 #: Taken where it is set and no version is named.
 DEFAULT_ALIAS = "production"
 
@@ -68,10 +68,6 @@ class Names:
         self._forgotten += 1
         for key in [key for key in self._kept if key[:2] == (owner, name)]:
             del self._kept[key]
-
-
-def unknown_model(name: str) -> NotFound:
-    return NotFound(f"You have no model {name[:100]!r}; GET /v1/models lists them.")
 
 
 async def _find(session: AsyncSession, owner: str, name: str, reference: str | None) -> Found:

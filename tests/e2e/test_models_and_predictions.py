@@ -174,6 +174,45 @@ def test_alias_production_answers_where_no_version_is_named(client: Client, digi
     assert client.models.get("digits").aliases == {}
 
 
+def test_alias_moves_to_what_is_as_good_and_back_in_one_call(client: Client, digits: Digits) -> None:
+    accuracies = {v: client.models.version("digits", v).metrics["test_accuracy"] or 0.0 for v in (1, 2)}
+    worse, better = sorted(accuracies, key=accuracies.__getitem__)
+    gap = accuracies[better] - accuracies[worse]
+    try:
+        client.models.set_alias("digits", "live", better)
+        with pytest.raises(errors.Conflict, match=f"digits@{better} has {accuracies[better]:.6g}"):
+            client.models.set_alias(
+                "digits", "live", worse, require={"metric": "test_accuracy", "min_delta": 1e-6}
+            )
+        client.models.set_alias(
+            "digits", "live", worse, require={"metric": "test_accuracy", "min_delta": -gap}, reason="a test"
+        )
+        assert client.models.rollback("digits", "live").aliases["live"] == better
+        moves = [
+            (m.kind, m.from_version, m.to_version) for m in client.models.alias_history("digits", "live")
+        ]
+        assert moves == [("rollback", worse, better), ("set", better, worse), ("set", None, better)]
+    finally:
+        client.models.delete_alias("digits", "live")
+
+
+def test_versions_of_other_splits_are_measured_on_pictures_that_neither_learned_from(
+    client: Client, digits: Digits
+) -> None:
+    for seed in (0, 1):
+        spec = job("digits-rivals", "digits", *LAYERS) | {"split": {"validation": 0.3, "seed": seed}}
+        client.jobs.submit(spec | {"trainer": {"epochs": 2, "batch_size": 32}}).wait(timeout_s=100)
+    client.models.set_alias("digits-rivals", "live", 1)
+    client.models.set_alias("digits-rivals", "live", 2, require={"metric": "val_accuracy", "min_delta": -0.2})
+    move = next(client.models.alias_history("digits-rivals", "live"))
+    assert move.required is not None
+    assert move.required.incumbent is not None
+    assert move.required.rows is not None
+    assert 60 < move.required.rows < 250  # about 0.3 * 0.3 of 1,437 pictures
+    registered = [client.models.version("digits-rivals", v).metrics["val_accuracy"] or 0.0 for v in (2, 1)]
+    assert [move.required.candidate, move.required.incumbent] == pytest.approx(registered, abs=0.1)
+
+
 @pytest.mark.parametrize("reference", ["digits@3", "digits@staging", "digits@", "nobody", "nobody@1"])
 def test_unknown_model_version_or_alias_is_404(http: httpx2.Client, digits: Digits, reference: str) -> None:
     reply = http.post(f"/v1/models/{reference}/predict", json={"instances": digits.images_NHW[:1]})

@@ -3,16 +3,17 @@
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import alembic.op
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Engine, inspect, select, text
 
 from core.db.engines import open_database
-from core.db.models import Base
+from core.db.models import AliasMove, Base, Version
 from migrations import current, downgrade, head, upgrade
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,4 +119,55 @@ def test_the_database_enforces_foreign_keys_after_a_migration(database_url: str)
         connection.execute(
             text("INSERT INTO events VALUES ('job_gone', 1, 'state', '2026-01-01 00:00:00+00:00', '{}')")
         )
+    database.close()
+
+
+def test_the_history_of_an_alias_that_was_there_begins_with_where_it_stands(database_url: str) -> None:
+    upgrade(database_url, "0003")
+    database = open_database(database_url)
+    with database.write() as session:
+        session.execute(
+            text("INSERT INTO aliases VALUES ('me', 'm', 'production', 7, '2026-01-01 00:00:00+00:00')")
+        )
+        session.commit()
+    upgrade(database_url)
+    with database.read() as session:
+        (move,) = session.scalars(select(AliasMove)).all()
+    database.close()
+    assert (move.owner, move.model, move.alias, move.seq) == ("me", "m", "production", 1)
+    assert (move.kind, move.from_version, move.to_version, move.behind) == ("set", None, 7, None)
+    assert (move.key_name, move.reason, move.required) == (None, None, None)
+    assert move.at == datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_a_downgrade_takes_the_tombstones_of_versions_along(database_url: str) -> None:
+    upgrade(database_url)
+    database = open_database(database_url)
+    with database.write() as session:
+        session.add(
+            Version(
+                id="ver_1",
+                owner="me",
+                model="m",
+                version=1,
+                state="deleted",
+                task="classification",
+                job_id=None,
+                checkpoint_id=None,
+                manifest_key="none",
+                manifest_sha256="",
+                signature={},
+                classes=None,
+                transforms=[],
+                metrics={},
+                evaluation=None,
+                lineage={},
+                spec={},
+                created_at=datetime(2026, 1, 1, tzinfo=UTC),
+            )
+        )
+        session.commit()
+    downgrade(database_url, "0003")
+    with database.read() as session:
+        assert session.execute(text("SELECT count(*) FROM versions")).scalar_one() == 0
     database.close()

@@ -208,6 +208,17 @@ def a_version(**changes: object) -> dict[str, object]:
     } | changes  # fmt: skip
 
 
+def a_move(seq: int, **changes: object) -> dict[str, object]:
+    return {
+        "seq": seq, "kind": "set", "from": 1, "to": 2, "at": AT, "reason": None,
+        "by": {"owner": "default", "key": "key_1", "name": "ci"},
+        "required": {
+            "metric": "val_accuracy", "mode": "max", "min_delta": 0.0, "candidate": 0.95, "incumbent": 0.9,
+            "rows": None,
+        },
+    } | changes  # fmt: skip
+
+
 def a_reply(*labels: str, version: int = 3) -> dict[str, object]:
     predictions = [{"label": label, "index": 1, "score": 0.75} for label in labels]
     return {"model": "mnist-mlp", "version": version, "predictions": predictions}

@@ -21,6 +21,7 @@ from tests.unit.scripted_service import (
     ScriptedService,
     a_dataset,
     a_job,
+    a_move,
     a_reply,
     a_version,
     an_event,
@@ -315,6 +316,29 @@ def test_models_list_show_and_alias(cli: Cli, service: ScriptedService) -> None:
     assert "3\tready\tclassification\tproduction" in cli("models", "show", "m").out
     assert "inputs: image UINT8 [-1, 1, 28, 28]" in cli("models", "show", "m", "--version", "3").out
     assert cli("models", "alias", "m", "production", "3").out == "m@production is version 3\n"
+
+
+def test_models_promote_rollback_history_and_delete(cli: Cli, service: ScriptedService) -> None:
+    alias = "/v1/models/m/aliases/production"
+    model = {"name": "m", "created_at": AT, "latest": 3, "aliases": {"production": 2}}
+    refusal = "m@3 must be better than m@2 by 0 in val_accuracy (max); m@3 has 0.91, m@2 has 0.93"
+    service.on("PUT", alias, Answer(200, model), problem(409, "requirement_failed", refusal))
+    service.on("POST", f"{alias}/rollback", Answer(200, model))
+    service.on("GET", f"{alias}/history", Answer(200, {"items": [a_move(1)], "next": None}))
+    service.on("DELETE", "/v1/models/m/versions/1", Answer(204))
+    required = ("--metric", "val_accuracy", "--min-delta", "-0.01")
+    assert cli("models", "promote", "m", "production", "2", *required).out == "m@production is version 2\n"
+    ran = cli("models", "promote", "m", "production", "3", *required)
+    assert (ran.status, refusal in ran.err) == (1, True)
+    assert cli("models", "rollback", "m", "production").out == "m@production is version 2\n"
+    assert (
+        "set\t1\t2\tci\tval_accuracy 0.95, before 0.9\t-" in cli("models", "history", "m", "production").out
+    )
+    (move,) = json.loads(cli("models", "history", "m", "production", "--json").out)
+    assert (move["from"], move["to"]) == (1, 2)
+    assert cli("models", "delete", "m", "1").out == "deleted m@1\n"
+    sent = service.requests_for("PUT", alias)[0].json()
+    assert sent == {"version": 2, "require": {"metric": "val_accuracy", "min_delta": -0.01, "mode": None}}
 
 
 def test_predict_asks_the_version_that_answered_first_about_every_image(

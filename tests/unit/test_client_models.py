@@ -6,11 +6,13 @@ import msgspec
 import pytest
 
 from modelyard import Client, errors
+from modelyard.specs import MoveKind, Requirement
 from tests.unit.scripted_service import (
     AT,
     PNG,
     Answer,
     ScriptedService,
+    a_move,
     a_reply,
     a_version,
     problem,
@@ -82,6 +84,48 @@ def test_models_versions_and_aliases(client: Client, service: ScriptedService) -
     assert client.models.set_alias("m", "production", 3).aliases == {"production": 3}
     client.models.delete_alias("m", "production")
     assert service.requests_for("PUT", "/v1/models/m/aliases/production")[0].json() == {"version": 3}
+
+
+def test_aliases_are_promoted_rolled_back_and_followed(client: Client, service: ScriptedService) -> None:
+    model = {"name": "m", "created_at": AT, "latest": 3, "aliases": {"production": 2}}
+    alias = "/v1/models/m/aliases/production"
+    pages = [{"items": [a_move(2)], "next": "move_2"}, {"items": [a_move(1, **{"from": None})], "next": None}]
+    service.on("PUT", alias, Answer(200, model))
+    service.on("POST", f"{alias}/rollback", Answer(200, model))
+    service.on("GET", f"{alias}/history", *(Answer(200, page) for page in pages))
+    service.on("DELETE", "/v1/models/m/versions/1", Answer(204))
+    required = Requirement("val_accuracy", 0.01)
+    client.models.set_alias("m", "production", 2, require=required, reason="better")
+    client.models.set_alias("m", "production", 2, require={"metric": "val_accuracy"})
+    assert client.models.rollback("m", "production", reason="slow").aliases == {"production": 2}
+    client.models.rollback("m", "production")
+    moves = list(client.models.alias_history("m", "production"))
+    client.models.delete_version("m", 1)
+    assert [(move.seq, move.kind, move.from_version, move.to_version) for move in moves] == [
+        (2, MoveKind.SET, 1, 2),
+        (1, MoveKind.SET, None, 2),
+    ]
+    assert (moves[0].by.name, moves[0].required and moves[0].required.incumbent) == ("ci", 0.9)
+    assert [one.json() for one in service.requests_for("PUT", alias)] == [
+        {
+            "version": 2,
+            "require": {"metric": "val_accuracy", "min_delta": 0.01, "mode": None},
+            "reason": "better",
+        },
+        {"version": 2, "require": {"metric": "val_accuracy"}},
+    ]
+    assert [one.json() for one in service.requests_for("POST", f"{alias}/rollback")] == [
+        {"reason": "slow"},
+        {},
+    ]
+
+
+def test_a_rollback_is_never_sent_twice(client: Client, service: ScriptedService) -> None:
+    path = "/v1/models/m/aliases/production/rollback"
+    service.on("POST", path, problem(503, "unavailable", "come again"))
+    with pytest.raises(errors.Unavailable):
+        client.models.rollback("m", "production")
+    assert len(service.requests_for("POST", path)) == 1
 
 
 def test_a_download_appears_whole_under_its_name(

@@ -32,7 +32,7 @@ def forget_best(job_id: str) -> Update:
     return update(Checkpoint).where(Checkpoint.job_id == job_id).values(is_best=False)
 
 
-def needed(checkpoint_ids: list[str]) -> CompoundSelect[str]:
+def needed(checkpoint_ids: list[str]) -> CompoundSelect[str | None]:
     """Checkpoints among these that a version needs, or a fork that has not ended."""
     versions = select(Version.checkpoint_id).where(Version.checkpoint_id.in_(checkpoint_ids))
     return versions.union(

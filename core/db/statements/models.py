@@ -1,37 +1,50 @@
-"""Models: versions and the aliases that point at them."""
+"""Models: versions and the aliases that point at them. Tombstones are seen by `next_number` and `lock_model`
+alone."""
 
 from datetime import datetime
 
-from sqlalchemy import Delete, Select, case, delete, func, select
+from sqlalchemy import Select, case, func, select
 
-from core.db.models import Alias, Checkpoint, Version
+from core.db.models import Alias, Checkpoint, Dataset, Job, Version
+from core.db.statements.jobs import TERMINAL
 from core.db.statements.paging import page
 
 READY = "ready"
+#: What a reader does not see: its files went, only the tombstone stays.
+DELETED = "deleted"
 
 
 def list_models(owner: str, after: str | None, limit: int) -> Select[Version]:
     """The newest version of each model."""
-    newest = select(func.max(Version.id)).where(Version.owner == owner).group_by(Version.model)
+    newest = (
+        select(func.max(Version.id))
+        .where(Version.owner == owner, Version.state != DELETED)
+        .group_by(Version.model)
+    )
     return page(select(Version).where(Version.id.in_(newest)), Version.id, after, limit)
 
 
 def first_version(owner: str, model: str) -> Select[Version]:
     return (
         select(Version)
-        .where(Version.owner == owner, Version.model == model)
+        .where(Version.owner == owner, Version.model == model, Version.state != DELETED)
         .order_by(Version.version)
         .limit(1)
     )
 
 
 def list_versions(owner: str, model: str, after: str | None, limit: int) -> Select[Version]:
-    query = select(Version).where(Version.owner == owner, Version.model == model)
+    query = select(Version).where(Version.owner == owner, Version.model == model, Version.state != DELETED)
     return page(query, Version.id, after, limit)
 
 
 def get_version(owner: str, model: str, version: int) -> Select[Version]:
-    return select(Version).where(Version.owner == owner, Version.model == model, Version.version == version)
+    return select(Version).where(
+        Version.owner == owner,
+        Version.model == model,
+        Version.version == version,
+        Version.state != DELETED,
+    )
 
 
 def newest_ready(owner: str, model: str) -> Select[Version]:
@@ -43,7 +56,26 @@ def newest_ready(owner: str, model: str) -> Select[Version]:
     )
 
 
+def ready_numbers(owner: str, model: str) -> Select[int]:
+    return select(Version.version).where(
+        Version.owner == owner, Version.model == model, Version.state == READY
+    )
+
+
+def lock_model(owner: str, model: str) -> Select[str]:
+    """Held until the transaction ends: who moves an alias of a model or deletes a version of it takes turns.
+    The lock is on the first version, whose row stays for ever. No row: no such model."""
+    return (
+        select(Version.id)
+        .where(Version.owner == owner, Version.model == model)
+        .order_by(Version.version)
+        .limit(1)
+        .with_for_update(key_share=True)
+    )
+
+
 def next_number(owner: str, model: str) -> Select[int]:
+    """Numbers of deleted versions are not given again."""
     return select(func.coalesce(func.max(Version.version), 0) + 1).where(
         Version.owner == owner, Version.model == model
     )
@@ -58,7 +90,7 @@ def summaries(owner: str, models: list[str]) -> Select[str, datetime, int | None
     ready = case((Version.state == READY, Version.version), else_=None)
     return (
         select(Version.model, func.min(Version.created_at), func.max(ready))
-        .where(Version.owner == owner, Version.model.in_(models))
+        .where(Version.owner == owner, Version.model.in_(models), Version.state != DELETED)
         .group_by(Version.model)
     )
 
@@ -71,10 +103,6 @@ def get_alias(owner: str, model: str, alias: str) -> Select[Alias]:
     return select(Alias).where(Alias.owner == owner, Alias.model == model, Alias.alias == alias)
 
 
-def delete_alias(owner: str, model: str, alias: str) -> Delete:
-    return delete(Alias).where(Alias.owner == owner, Alias.model == model, Alias.alias == alias)
-
-
 def weights_of(version_id: str) -> Select[Checkpoint]:
     return (
         select(Checkpoint)
@@ -85,7 +113,25 @@ def weights_of(version_id: str) -> Select[Checkpoint]:
 
 def ids_and_states(owner: str, model: str | None, limit: int) -> Select[str, str, int, str]:
     """(id, model, version, state) of the newest versions: of one model, or of all."""
-    query = select(Version.id, Version.model, Version.version, Version.state).where(Version.owner == owner)
+    query = select(Version.id, Version.model, Version.version, Version.state).where(
+        Version.owner == owner, Version.state != DELETED
+    )
     if model is not None:
         query = query.where(Version.model == model)
     return query.order_by(Version.id.desc()).limit(limit)
+
+
+def learned_from(version_ids: list[str]) -> Select[str, Dataset, Checkpoint]:
+    """Of each version: its id, its dataset and its weights."""
+    return (
+        select(Version.id, Dataset, Checkpoint)
+        .join(Job, Job.id == Version.job_id)
+        .join(Dataset, Dataset.id == Job.dataset_id)
+        .join(Checkpoint, Checkpoint.id == Version.checkpoint_id)
+        .where(Version.id.in_(version_ids))
+    )
+
+
+def jobs_beginning_with(checkpoint_id: str) -> Select[str]:
+    """Jobs that have not ended and begin with these weights."""
+    return select(Job.id).where(Job.start_checkpoint_id == checkpoint_id, Job.state.not_in(TERMINAL)).limit(5)
