@@ -86,7 +86,7 @@ class Predictor:
 
     def decode(self, instance: Any) -> Row:
         """A row for `outputs`, of the bytes of an image or of a JSON instance. Raises BadInstance."""
-        return self._from_image(instance) if isinstance(instance, bytes) else self._from_json(instance)
+        return self.image_row(instance) if isinstance(instance, bytes) else self._from_json(instance)
 
     def replay(self) -> float:
         """The greatest difference from the golden outputs; infinite where a sample is no longer readable."""

@@ -131,7 +131,7 @@ class Owner:
         **changes: Any,
     ) -> int:
         """A version of `net` (4 features, 3 classes, unless it is `described`), registered as a worker does;
-        its number. `dataset` is what it learned from, `scores` are its metrics, `changes` those of its job."""
+        its number. It learned from `dataset`, by a job with these `changes`; `scores` are its metrics."""
         self.dataset(manifest=dataset)
         job = self.post_job(**changes)
         root, version_id = settings.resolved_home() / "artifacts", ids.version_id()

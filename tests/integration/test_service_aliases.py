@@ -237,7 +237,7 @@ def test_versions_of_different_splits_are_measured_again_on_rows_that_neither_le
     for seed, claimed in ((0, 0.1), (4, 0.9), (1, 0.2)):  # what is claimed must not matter
         split = {"validation": 0.3, "seed": seed}
         me.version(
-            service.settings, linear(seed), manifest=dataset, scores={"val_accuracy": claimed}, split=split
+            service.settings, linear(seed), dataset=dataset, scores={"val_accuracy": claimed}, split=split
         )
     with me.database.read() as session:
         rows = list(session.scalars(select(Dataset).where(Dataset.owner == me.name)))
