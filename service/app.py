@@ -32,6 +32,7 @@ from service.api import (
 )
 from service.auth import Authenticate, Keyring, undecided_routes
 from service.edge import Edge
+from service.inference.engine import alone
 from service.parts import Parts, open_parts
 from service.problems import answer_problem
 from service.queries import KnownParameters
@@ -92,6 +93,7 @@ def create_app(settings: Settings) -> Edge:
 @asynccontextmanager
 async def _running(parts: Parts) -> AsyncIterator[None]:
     settings = parts.settings
+    alone()  # the event loop's own forwards
     try:
         settings.scratch().mkdir(parents=True, exist_ok=True)
         key_file = await first_admin_key(settings, parts.database)

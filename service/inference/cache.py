@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from typing import Protocol, TypeVar, cast
 
+from service.inference.engine import alone
+
 #: So many versions are remembered as unloaded by hand; of more, the first are as if nobody had.
 MAX_UNLOADED = 10_000
 
@@ -35,7 +37,7 @@ class ModelCache:
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         # One load at a time, so that loads in flight cannot multiply the bound.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="load", initializer=alone)
         self._loaded: OrderedDict[str, Sized] = OrderedDict()
         self._loading: dict[str, asyncio.Task[Sized]] = {}
         self._unloaded: OrderedDict[str, None] = OrderedDict()

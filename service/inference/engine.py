@@ -47,3 +47,8 @@ class Engine:
 def cores() -> int:
     """Those that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def alone() -> None:
+    """torch uses no other threads for what this one computes: what is short takes longer with them."""
+    torch.set_num_threads(1)
