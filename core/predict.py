@@ -85,8 +85,18 @@ class Predictor:
         return [_refusal(row) if isinstance(row, BadInstance) else next(answers) for row in decoded]
 
     def decode(self, instance: Any) -> Row:
-        """A row for `outputs`, of the bytes of an image or of a JSON instance. Raises BadInstance."""
+        """A row for `outputs`, of the bytes of an image, a JSON instance, or an array of numpy. Raises
+        BadInstance, and the one that stands in the place of an instance."""
+        if isinstance(instance, BadInstance):
+            raise instance
         return self.image_row(instance) if isinstance(instance, bytes) else self._from_json(instance)
+
+    def net_inputs(self, instances: Sequence[Any]) -> list[Tensor]:
+        """[B, …] of each input of the net, as `predict` makes them. Raises BadInstance for the first instance
+        that cannot be read."""
+        rows = [self.decode(instance) for instance in instances]
+        batch = [torch.stack(part) for part in zip(*rows, strict=True)]
+        return [part.to(self.device) for part in self._transformed(batch)]
 
     def replay(self) -> float:
         """The greatest difference from the golden outputs; infinite where a sample is no longer readable."""
@@ -151,7 +161,7 @@ class Predictor:
 
     def _decoded(self, instance: Any) -> Row | BadInstance:
         try:
-            return self.image_row(instance) if isinstance(instance, bytes) else self._from_json(instance)
+            return self.decode(instance)
         except BadInstance as error:
             return error
 

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -76,9 +77,17 @@ async def whole(coming: AsyncIterator[bytes], timeout_s: float) -> bytes:
         async with asyncio.timeout(timeout_s):
             return b"".join([piece async for piece in coming])
     except TimeoutError as error:
-        raise Malformed(
-            f"The body was not complete after {timeout_s:g} s; send it again.", code="body_timeout"
-        ) from error
+        raise _late(timeout_s) from error
+
+
+@asynccontextmanager
+async def whole_within(timeout_s: float) -> AsyncIterator[None]:
+    """Around reading a body piece by piece. Raises Malformed where the end does not come in time."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield
+    except TimeoutError as error:
+        raise _late(timeout_s) from error
 
 
 def require_json(request: AnyRequest) -> None:
@@ -123,3 +132,7 @@ def pointer_of(message: str) -> tuple[str, str]:
 
 def too_large(limit: int, came: str) -> TooLarge:
     return TooLarge(f"This route takes at most {limit} bytes; {came}.")
+
+
+def _late(timeout_s: float) -> Malformed:
+    return Malformed(f"The body was not complete after {timeout_s:g} s; send it again.", code="body_timeout")

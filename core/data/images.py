@@ -52,6 +52,18 @@ def is_channels_last(shape: Sequence[int]) -> bool:
     return len(shape) == 3 and shape[0] not in CHANNELS and shape[2] in CHANNELS
 
 
+def pixels_in_header(data: bytes) -> int:
+    """How many pixels decoding would make, told without making one; 0 where it would be refused."""
+    try:
+        _refuse_large_webp(data)
+        width, height = Image.open(BytesIO(data), formats=FORMATS).size
+    except MemoryError:
+        raise
+    except Exception:  # Pillow's parsers raise nearly anything on hostile bytes; decoding says what is wrong
+        return 0
+    return width * height if width * height <= MAX_PIXELS else 0
+
+
 def load_image(data: bytes) -> Image.Image:
     """The image fully decoded, upright, in mode "L" or "RGB", whichever is its own.
 

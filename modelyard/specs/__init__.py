@@ -52,11 +52,20 @@ from modelyard.specs.models import (
     Tensor,
 )
 from modelyard.specs.plans import Layer, Plan, ResolvedTransforms
-from modelyard.specs.predictions import Prediction, PredictReply, PredictRequest, ScoredLabel
+from modelyard.specs.predictions import (
+    MAX_INSTANCES,
+    Explanation,
+    Method,
+    Prediction,
+    PredictReply,
+    PredictRequest,
+    ScoredLabel,
+)
 from modelyard.specs.suspects import Suspect, Suspects
 from modelyard.specs.uploads import DatasetUpload, Upload, UploadRequest
 
 __all__ = [
+    "MAX_INSTANCES",
     "AliasMove",
     "AliasUpdate",
     "BestCheckpoint",
@@ -74,6 +83,7 @@ __all__ = [
     "Ema",
     "Evaluation",
     "Event",
+    "Explanation",
     "Feature",
     "ForkRequest",
     "ForkedFrom",
@@ -85,6 +95,7 @@ __all__ = [
     "JobState",
     "Layer",
     "Lineage",
+    "Method",
     "Metric",
     "Model",
     "ModelVersion",
