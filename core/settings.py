@@ -82,6 +82,14 @@ class Settings(BaseSettings):
     compare_deadline_s: float = Field(
         default=60, gt=0, description="two versions that take longer to be measured are not compared"
     )
+    explain_deadline_s: float = Field(
+        default=30, gt=0, description="seconds that explaining the rows of one request may take"
+    )
+    explain_memory_bytes: int = Field(
+        default=2048 * MIB,
+        gt=0,
+        description="address space an explanation may take beyond what torch has taken",
+    )
     plugins: str = Field(
         default="",
         description="packages whose layers, transforms and losses a spec may name, by commas; or all",

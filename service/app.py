@@ -100,6 +100,7 @@ async def _running(parts: Parts) -> AsyncIterator[None]:
         if key_file is not None:
             log.info("admin_key_written", path=str(key_file))
         parts.helper.start()
+        parts.explainer.start()
         sweeping = create_task(parts.sweeper.run())
         try:
             yield

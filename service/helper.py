@@ -1,4 +1,5 @@
-"""The helper: standing children in which specs are checked, each killed at its deadline and replaced.
+"""The helper: standing children in which specs are checked and answers explained, each killed at its deadline
+and replaced.
 
 A hostile spec costs a child, never the service: a child has a deadline, a bound on its memory, one thread
 and a low claim on the processor. It is forked in milliseconds from a server that has torch imported, warm.
@@ -62,14 +63,52 @@ Answer: TypeAlias = Callable[[bytes], bytes]
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a child does, and within what: seconds, and bytes of address space beyond those it has.
-    `plugins` is the setting of that name."""
+class Errand:
+    """What a helper is for, in the words of logs and refusals, and within what: seconds, and bytes of address
+    space beyond those a child has at its birth. One that is not `is_warm` has no child before it is asked."""
 
-    answer: Answer
+    name: str
+    doing: str
+    one: str
+    remedy: str
     deadline_s: float
     memory_bytes: int
-    plugins: str = ""
+    processes: int
+    is_warm: bool = True
+
+
+def plans(settings: Settings) -> Errand:
+    return Errand(
+        name="plan",
+        doing="Checking this spec",
+        one="a plan",
+        remedy="Make it smaller: fewer layers, fewer transforms, smaller sizes.",
+        deadline_s=settings.plan_deadline_s,
+        memory_bytes=settings.plan_memory_bytes,
+        processes=settings.plan_processes,
+    )
+
+
+def explanations(settings: Settings) -> Errand:
+    return Errand(
+        name="explanation",
+        doing="Explaining these rows",
+        one="an explanation",
+        remedy="Send fewer rows, or ask for saliency.",
+        deadline_s=settings.explain_deadline_s,
+        memory_bytes=settings.explain_memory_bytes,
+        processes=1,
+        is_warm=False,
+    )
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a child does; `plugins` is the setting of that name."""
+
+    errand: Errand
+    answer: Answer
+    plugins: str
 
 
 @dataclass(frozen=True)
@@ -82,13 +121,14 @@ class _Asked:
 class Helper:
     """One keeper thread a child: it starts the child, hands it one request at a time, and replaces it."""
 
-    def __init__(self, settings: Settings, answer: Answer) -> None:
-        self._work = Work(answer, settings.plan_deadline_s, settings.plan_memory_bytes, settings.plugins)
+    def __init__(self, errand: Errand, answer: Answer, plugins: str = "") -> None:
+        self._errand = errand
+        self._work = Work(errand, answer, plugins)
         self._asked: queue.Queue[_Asked | None] = queue.Queue(MAX_WAITING)
         self._keepers = [
             # Daemons: nobody who stops the service waits for a child that is just being born.
-            threading.Thread(target=self._keep, name=f"plan-{number}", daemon=True)
-            for number in range(settings.plan_processes)
+            threading.Thread(target=self._keep, name=f"{errand.name}-{number}", daemon=True)
+            for number in range(errand.processes)
         ]
 
     def start(self) -> None:
@@ -106,32 +146,35 @@ class Helper:
             while True:
                 asked = self._asked.get_nowait()
                 if asked is not None and asked.reply.set_running_or_notify_cancel():
-                    _fail(asked, Unavailable("The service stops; send the spec again."))
+                    _fail(asked, Unavailable("The service stops; send the request again."))
         for _ in self._keepers:
             self._asked.put_nowait(None)
 
     async def ask(self, payload: bytes) -> bytes:
-        """The child's answer. Raises Invalid where the deadline passed or the spec ended two children,
+        """The child's answer. Raises Invalid where the deadline passed or the request ended two children,
         Unavailable where too many wait."""
         reply: Future[bytes] = Future()
         try:
             self._asked.put_nowait(_Asked(payload, reply, time.monotonic() + MAX_WAIT_S))
         except queue.Full:
             raise Unavailable(
-                f"{MAX_WAITING} specs wait to be checked; send this one again in a moment.",
-                code="plans_busy",
+                f"{MAX_WAITING} requests wait for {self._errand.one}; send this one again in a moment.",
+                code=f"{self._errand.name}s_busy",
                 retry_after_s=2,
             ) from None
         return await asyncio.wrap_future(reply)
 
     def _keep(self) -> None:
-        child = _start(self._work)
+        child = _start(self._work) if self._errand.is_warm else None
         while (asked := self._asked.get()) is not None:
             # A caller who left before a child was free is passed over.
             if not asked.reply.set_running_or_notify_cancel():
                 continue
             if time.monotonic() > asked.until:
-                _fail(asked, Unavailable(f"No plan was free within {MAX_WAIT_S:g} s; send it again."))
+                message = (
+                    f"No process was free for {self._errand.one} within {MAX_WAIT_S:g} s; send it again."
+                )
+                _fail(asked, Unavailable(message))
                 continue
             child = self._serve(child, asked)
         if child is not None:
@@ -139,26 +182,26 @@ class Helper:
 
     def _serve(self, child: "Child | None", asked: _Asked) -> "Child | None":
         """Answers one request; the child to go on with."""
-        for _ in range(2):  # what ended a child once may have been the machine; twice, it is the spec
+        for _ in range(2):  # what ended a child once may have been the machine; twice, it is the request
             child = child or _start(self._work)
             if child is None:
-                _fail(asked, Unavailable("Specs cannot be checked at the moment; send it again."))
+                _fail(asked, Unavailable(f"There is no {self._errand.name} at the moment; send it again."))
                 return None
             try:
                 reply = child.ask(asked.payload)
             except Overdue:
                 child.end()
-                log.warning("plan_overdue", deadline_s=self._work.deadline_s)
-                _fail(asked, _overdue(self._work.deadline_s))
+                log.warning(f"{self._errand.name}_overdue", deadline_s=self._errand.deadline_s)
+                _fail(asked, _overdue(self._errand))
                 return _start(self._work)
             except (OSError, EOFError):
                 reason = child.end()
                 child = None
-                log.error("plan_child_died", reason=reason)
+                log.error(f"{self._errand.name}_child_died", reason=reason)
             else:
                 asked.reply.set_result(reply)
                 return child
-        _fail(asked, _deadly(reason))
+        _fail(asked, _deadly(self._errand, reason))
         return _start(self._work)
 
 
@@ -168,7 +211,9 @@ class Child:
     def __init__(self, work: Work) -> None:
         self._work = work
         self._connection, theirs = _CONTEXT.Pipe()
-        self._process = _CONTEXT.Process(target=_serve, args=(theirs, work), name="plan", daemon=True)
+        self._process = _CONTEXT.Process(
+            target=_serve, args=(theirs, work), name=work.errand.name, daemon=True
+        )
         self._process.start()
         theirs.close()  # ours is the only other end: the child's death is an EOF here
         try:
@@ -181,7 +226,7 @@ class Child:
 
     def ask(self, payload: bytes) -> bytes:
         """Raises Overdue, or EOFError where the child ends."""
-        deadline_s = self._work.deadline_s
+        deadline_s = self._work.errand.deadline_s
         asked_at = time.monotonic()
         used_before_s = self._used_s()
         self._connection.send_bytes(payload)
@@ -213,7 +258,7 @@ def _start(work: Work) -> Child | None:
     try:
         return Child(work)
     except (OSError, EOFError) as error:
-        log.error("plan_child_not_started", reason=str(error))
+        log.error(f"{work.errand.name}_child_not_started", reason=str(error))
         return None
 
 
@@ -222,13 +267,13 @@ def _serve(connection: Connection, work: Work) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, whose end is an EOF here
     os.nice(NICENESS)
     plugins.load(work.plugins)  # before the bounds: a package is the operator's, not the spec's
-    _bound_memory(work.memory_bytes)
+    _bound_memory(work.errand.memory_bytes)
     with contextlib.suppress(OSError, EOFError):
         connection.send_bytes(b"ready")
         while True:
             payload = connection.recv_bytes()
             # The service kills at the deadline; should it be gone, the kernel does, by processor time.
-            signal.setitimer(signal.ITIMER_PROF, PATIENCE * work.deadline_s)
+            signal.setitimer(signal.ITIMER_PROF, PATIENCE * work.errand.deadline_s)
             reply = work.answer(payload)
             signal.setitimer(signal.ITIMER_PROF, 0)
             connection.send_bytes(reply)
@@ -245,17 +290,19 @@ def _fail(asked: _Asked, error: Exception) -> None:
     asked.reply.set_exception(error)
 
 
-def _overdue(deadline_s: float) -> Invalid:
+def _overdue(errand: Errand) -> Invalid:
     detail = (
-        f"Checking this spec took longer than the {deadline_s:g} s that a plan may take: it is too costly. "
-        "Make it smaller: fewer layers, fewer transforms, smaller sizes."
+        f"{errand.doing} took longer than the {errand.deadline_s:g} s that {errand.one} may take: it is too "
+        f"costly. {errand.remedy}"
     )
-    return Invalid(detail, code="plan_deadline", errors=[ProblemError("", "plan_deadline", detail)])
+    code = f"{errand.name}_deadline"
+    return Invalid(detail, code=code, errors=[ProblemError("", code, detail)])
 
 
-def _deadly(reason: str) -> Invalid:
+def _deadly(errand: Errand, reason: str) -> Invalid:
     detail = (
-        f"Checking this spec ended the process that checks it, twice ({reason}); nothing else is affected. "
-        "Look for sizes beyond what torch can take, and make them smaller."
+        f"{errand.doing} ended the process that does it, twice ({reason}); nothing else is affected. Look "
+        "for sizes beyond what torch can take, and make them smaller."
     )
-    return Invalid(detail, code="plan_crashed", errors=[ProblemError("", "plan_crashed", detail)])
+    code = f"{errand.name}_crashed"
+    return Invalid(detail, code=code, errors=[ProblemError("", code, detail)])

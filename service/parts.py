@@ -14,11 +14,11 @@ from core.db.models import Checkpoint, Version
 from core.db.statements import datasets, jobs
 from core.settings import Settings
 from core.storage import Storage, open_storage
-from service import planner
+from service import explainer, planner
 from service.collection import collect_expired
 from service.comparing import Comparer
 from service.estimates import Estimator
-from service.helper import Helper
+from service.helper import Helper, explanations, plans
 from service.inference.cache import ModelCache
 from service.inference.engine import Engine
 from service.inference.loading import load_version
@@ -46,6 +46,7 @@ class Parts:
     engine: Engine
     helper: Helper
     comparer: Comparer
+    explainer: Helper
     estimator: Estimator
     statistics: Statistics
     infer_room: Room
@@ -71,6 +72,7 @@ class Parts:
         self.engine.close()
         self.models.close()
         self.helper.close()
+        self.explainer.close()
         if self.near is not None:
             self.near.close()
         if self.changes is not None:
@@ -105,8 +107,9 @@ def open_parts(settings: Settings) -> Parts:
         names=Names(database, changes),
         models=ModelCache(settings.model_cache_bytes),
         engine=Engine(),
-        helper=Helper(settings, planner.answer),
         comparer=Comparer(settings, storage),
+        helper=Helper(plans(settings), planner.answer, settings.plugins),
+        explainer=Helper(explanations(settings), explainer.answer, settings.plugins),
         estimator=Estimator(database),
         statistics=Statistics(),
         infer_room=Room(),

@@ -1,10 +1,11 @@
-"""Imported by the fork server alone: what a plan needs, paid once, so that each child has it at its birth."""
+"""Imported by the fork server alone: what plans and explanations need, paid once for all children."""
 
 import gc
 import os
 
 import torch
 
+import service.explainer
 import service.helper
 import service.planner  # noqa: F401 - what the children run and answer
 from core.nets.warm import warm

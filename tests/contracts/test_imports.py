@@ -52,7 +52,9 @@ def loaded_by(module: str) -> set[str]:
         ),
         ("workers.fetch", {"sqlalchemy", "celery", "kombu", "litestar", "service", "core.db", "core.queue"}),
         ("core.data.prepare", {"torch", "torchvision", "sqlalchemy", "celery", "litestar"}),
-        ("service.app", {"workers", "celery.worker"}),
+        ("service.app", {"workers", "celery.worker", "captum"}),
+        ("service.prediction_bodies.arrow_rows", {"torch", "torchvision", "sqlalchemy", "litestar"}),
+        ("service.prediction_bodies.csv_rows", {"torch", "torchvision", "sqlalchemy", "litestar"}),
     ],
 )
 def test_entry_point_loads_nothing_behind_its_wall(module: str, walled_off: set[str]) -> None:

@@ -13,13 +13,13 @@ import pytest
 
 from core.errors import Invalid, Unavailable
 from core.settings import Settings
-from service.helper import MAX_WAITING, PATIENCE, Helper
+from service.helper import MAX_WAITING, PATIENCE, Helper, plans
 from tests import answers
 
 
 @asynccontextmanager
 async def running(home: Path, **settings: Any) -> AsyncIterator[Helper]:
-    helper = Helper(Settings(home=home, **{"plan_processes": 1, **settings}), answers.obey)
+    helper = Helper(plans(Settings(home=home, **{"plan_processes": 1, **settings})), answers.obey)
     helper.start()
     try:
         assert await helper.ask(b"ready?") == b"ready?"

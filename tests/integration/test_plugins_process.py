@@ -14,7 +14,7 @@ from core.predict import Predictor
 from core.settings import Settings
 from service import planner
 from service.app import create_app
-from service.helper import Helper
+from service.helper import Helper, plans
 from service.startup import CannotStart
 from tests import house as homes
 from tests.plugins import install_example, on_path
@@ -104,7 +104,7 @@ async def test_a_spec_is_planned_with_plugins_in_the_helpers_child(
 ) -> None:
     manifest = msgspec.json.encode(homes.add_digits(house, tmp_path))
     request = planner.encode(planner.Examine(msgspec.json.encode(SPEC), "digits@1", manifest, 10**9))
-    helper = Helper(Settings(home=tmp_path, plan_processes=1, plugins=PACKAGE), planner.answer)
+    helper = Helper(plans(Settings(home=tmp_path, plan_processes=1)), planner.answer, PACKAGE)
     helper.start()
     try:
         reply = planner.decode(await helper.ask(request))
