@@ -104,11 +104,14 @@ def explanations(settings: Settings) -> Errand:
 
 @dataclass(frozen=True)
 class Work:
-    """What a child does; `plugins` is the setting of that name."""
+    """What a child does, and within what: seconds, and bytes of address space beyond those it has.
+    `plugins` is the setting of that name."""
 
-    errand: Errand
     answer: Answer
-    plugins: str
+    deadline_s: float
+    memory_bytes: int
+    plugins: str = ""
+    name: str = "plan"
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ class Helper:
 
     def __init__(self, errand: Errand, answer: Answer, plugins: str = "") -> None:
         self._errand = errand
-        self._work = Work(errand, answer, plugins)
+        self._work = Work(answer, errand.deadline_s, errand.memory_bytes, plugins, errand.name)
         self._asked: queue.Queue[_Asked | None] = queue.Queue(MAX_WAITING)
         self._keepers = [
             # Daemons: nobody who stops the service waits for a child that is just being born.
@@ -211,9 +214,7 @@ class Child:
     def __init__(self, work: Work) -> None:
         self._work = work
         self._connection, theirs = _CONTEXT.Pipe()
-        self._process = _CONTEXT.Process(
-            target=_serve, args=(theirs, work), name=work.errand.name, daemon=True
-        )
+        self._process = _CONTEXT.Process(target=_serve, args=(theirs, work), name=work.name, daemon=True)
         self._process.start()
         theirs.close()  # ours is the only other end: the child's death is an EOF here
         try:
@@ -226,7 +227,7 @@ class Child:
 
     def ask(self, payload: bytes) -> bytes:
         """Raises Overdue, or EOFError where the child ends."""
-        deadline_s = self._work.errand.deadline_s
+        deadline_s = self._work.deadline_s
         asked_at = time.monotonic()
         used_before_s = self._used_s()
         self._connection.send_bytes(payload)
@@ -258,7 +259,7 @@ def _start(work: Work) -> Child | None:
     try:
         return Child(work)
     except (OSError, EOFError) as error:
-        log.error(f"{work.errand.name}_child_not_started", reason=str(error))
+        log.error(f"{work.name}_child_not_started", reason=str(error))
         return None
 
 
@@ -267,13 +268,13 @@ def _serve(connection: Connection, work: Work) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, whose end is an EOF here
     os.nice(NICENESS)
     plugins.load(work.plugins)  # before the bounds: a package is the operator's, not the spec's
-    _bound_memory(work.errand.memory_bytes)
+    _bound_memory(work.memory_bytes)
     with contextlib.suppress(OSError, EOFError):
         connection.send_bytes(b"ready")
         while True:
             payload = connection.recv_bytes()
             # The service kills at the deadline; should it be gone, the kernel does, by processor time.
-            signal.setitimer(signal.ITIMER_PROF, PATIENCE * work.errand.deadline_s)
+            signal.setitimer(signal.ITIMER_PROF, PATIENCE * work.deadline_s)
             reply = work.answer(payload)
             signal.setitimer(signal.ITIMER_PROF, 0)
             connection.send_bytes(reply)

@@ -17,8 +17,8 @@ from service.api.predictions import MAX_BODY_BYTES
 from service.auth import Keyring
 from service.auth import Scope as Needed
 from service.bodies import decode, pieces, too_large, whole
+from service.explanations import predict_explained
 from service.parts import Parts
-from service.predicting import predict
 
 ROUTE = re.compile(r"/v1/models/([^/@]+)(?:@([^/]+))?/predict")
 ROUTE_NAME = "/v1/models/{model}/predict"
@@ -55,7 +55,7 @@ class Quick:
         found = await parts.names.resolve(principal.owner, matched[1], matched[2])
         raw = await self._body(headers, receive)
         asked = decode(raw, PredictRequest)
-        reply = await predict(parts, found, asked.instances, asked.top_k, len(raw))
+        reply = await predict_explained(parts, found, asked.instances, asked.top_k, len(raw), asked.explain)
         body = _encode(reply)
         await send(
             {

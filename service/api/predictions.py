@@ -1,5 +1,6 @@
 """`/v1/models/{name}[@{ref}]/predict`: rows in, predictions out, in order."""
 
+import asyncio
 from typing import Annotated
 
 from litestar import Controller, post
@@ -7,15 +8,19 @@ from litestar.params import PathParameter, QueryParameter
 
 from core.data.instances import BadInstance
 from core.errors import UnsupportedMedia
-from modelyard.specs import Prediction, PredictReply, PredictRequest, Problem
+from modelyard.specs import Method, Prediction, PredictReply, PredictRequest, Problem
 from service.auth import Scope, needs
 from service.bodies import MIB, AnyRequest, decode, read_body
+from service.explanations import predict_explained
 from service.parts import Wired
-from service.predicting import predict
+from service.prediction_bodies.columns import Takes
+from service.prediction_bodies.reading import MEDIA_TYPES as ROW_TYPES
+from service.prediction_bodies.reading import read_rows
 from service.schema import body
 
 MAX_BODY_BYTES = 32 * MIB
-IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp"})
+IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
+BODIES = ("application/json", *IMAGE_TYPES, *ROW_TYPES)
 
 #: Taken where it is set and no version is named.
 DEFAULT_ALIAS = "production"
@@ -23,7 +28,8 @@ DEFAULT_ALIAS = "production"
 Reference = Annotated[
     str, PathParameter(description="`name`, or `name@` and a version, an alias or `latest`")
 ]
-TopK = Annotated[int, QueryParameter(ge=1, le=1000, description="how many classes, for an image body")]
+TopK = Annotated[int, QueryParameter(ge=1, le=1000, description="how many classes, for a body without it")]
+Explain = Annotated[Method | None, QueryParameter(description="explain the answers, for a body without it")]
 
 
 class Predictions(Controller):
@@ -35,24 +41,36 @@ class Predictions(Controller):
         opt=needs(Scope.PREDICT),
         status_code=200,
         request_max_body_size=MAX_BODY_BYTES,
-        operation_class=body("application/json", PredictRequest, also=sorted(IMAGE_TYPES)),
+        operation_class=body("application/json", PredictRequest, also=BODIES[1:]),
     )
     async def predict(
-        self, request: AnyRequest, parts: Wired, model: Reference, top_k: TopK = 1
+        self,
+        request: AnyRequest,
+        parts: Wired,
+        model: Reference,
+        top_k: TopK = 1,
+        explain: Explain = None,
     ) -> PredictReply:
-        """`{"instances": […]}` as JSON, or one image as the body. A row that is unreadable has its error."""
+        """`{"instances": […]}` as JSON, one image as the body, several as a form, rows as CSV or as an Arrow
+        stream. A row that is unreadable has its error."""
         kind = request.content_type[0]
-        if kind not in IMAGE_TYPES and kind != "application/json":
-            raise UnsupportedMedia(
-                f"Expected application/json or {', '.join(sorted(IMAGE_TYPES))}, got {kind[:100]!r}."
-            )
+        if kind not in BODIES:
+            raise UnsupportedMedia(f"Expected {' or '.join(BODIES)}, got {kind[:100]!r}.")
         name, _, reference = model.partition("@")
         found = await parts.names.resolve(request.user.owner, name, reference if "@" in model else None)
-        raw = await read_body(request, limit=MAX_BODY_BYTES, timeout_s=parts.settings.chunk_timeout_s)
+        timeout_s = parts.settings.chunk_timeout_s
+        if kind in ROW_TYPES:
+            rows = await read_rows(request, limit=MAX_BODY_BYTES, timeout_s=timeout_s)
+            manifest = (await parts.served(found)).predictor.manifest
+            instances = await asyncio.to_thread(rows, Takes(manifest.kind, manifest.prepare))
+            return await predict_explained(parts, found, instances, top_k, MAX_BODY_BYTES, explain)
+        raw = await read_body(request, limit=MAX_BODY_BYTES, timeout_s=timeout_s)
         if kind == "application/json":
             asked = decode(raw, PredictRequest)
-            return await predict(parts, found, asked.instances, asked.top_k, len(raw))
-        reply = await predict(parts, found, [raw], top_k, len(raw))
+            return await predict_explained(
+                parts, found, asked.instances, asked.top_k, len(raw), asked.explain
+            )
+        reply = await predict_explained(parts, found, [raw], top_k, len(raw), explain)
         require_readable(reply.predictions[0])
         return reply
 

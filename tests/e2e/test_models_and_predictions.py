@@ -226,9 +226,7 @@ def test_alias_that_could_mean_something_else_is_422(client: Client, digits: Dig
         client.models.set_alias("digits", alias, 1)
 
 
-@pytest.mark.parametrize(
-    "content_type", ["text/plain", "application/octet-stream", "image/gif", "multipart/form-data"]
-)
+@pytest.mark.parametrize("content_type", ["text/plain", "application/octet-stream", "image/gif"])
 def test_body_of_another_kind_is_415(http: httpx2.Client, digits: Digits, content_type: str) -> None:
     reply = http.post(
         "/v1/models/digits/predict", content=digits.pngs[0], headers={"Content-Type": content_type}

@@ -16,7 +16,7 @@ from core.storage import open_storage
 from core.storage.keys import data_key
 from service import planner
 from service.comparing import MAX_WAITING, Comparer
-from service.helper import Helper
+from service.helper import Helper, plans
 from service.likeness import Rival
 from tests.rivals import clusters, linear, side, write_arrays
 
@@ -24,7 +24,7 @@ from tests.rivals import clusters, linear, side, write_arrays
 @pytest.fixture(scope="module", autouse=True)
 def warm_fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """As the service starts it: children are forked with torch in them."""
-    helper = Helper(Settings(home=tmp_path_factory.mktemp("home"), plan_processes=1), planner.answer)
+    helper = Helper(plans(Settings(home=tmp_path_factory.mktemp("home"), plan_processes=1)), planner.answer)
     helper.start()
     yield
     helper.close()

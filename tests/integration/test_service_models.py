@@ -85,7 +85,7 @@ def test_what_is_no_prediction_request_is_refused(service: RunningService, me: O
     me.version(service.settings, net)
     path = "/v1/models/m/predict"
     assert _predict(me, "unknown").status_code == 404
-    assert me.client.post(path, content=b"a,b", headers={"Content-Type": "text/csv"}).status_code == 415
+    assert me.client.post(path, content=b"a,b", headers={"Content-Type": "text/plain"}).status_code == 415
     assert me.client.post(path, content=b"{", headers=JSON).status_code == 400
     deep = b'{"instances":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     assert me.client.post(path, content=deep, headers=JSON).status_code == 400
