@@ -38,9 +38,7 @@ async def predict_explained(
 
 def _require_few(instances: Sequence[Any]) -> None:
     if len(instances) > MAX_EXPLAINED:
-        message = (
-            f"At most {MAX_EXPLAINED} instances are explained at once, got {len(instances)}. Send fewer."
-        )
+        message = f"At most {MAX_EXPLAINED} rows are explained at once, {len(instances)} came. Send fewer."
         raise Invalid(message, code="too_many", errors=[ProblemError("/instances", "too_many", message)])
 
 

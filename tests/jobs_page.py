@@ -63,8 +63,17 @@ def pieces() -> Iterator[Piece]:
 
 def said_to_a_service(page: str) -> list[str]:
     """The Python of a page that speaks to a service by our client."""
-    blocks = _BLOCK.finditer(PAGES[page])
+    blocks = _BLOCK.finditer(_text_of(page))
     return [block["body"] for block in blocks if block["dataset"] == CLIENT]
+
+
+def said_in_a_shell(page: str) -> list[str]:
+    """What a page has a shell say, whatever it is about."""
+    return [block["body"] for block in _BLOCK.finditer(_text_of(page)) if block["language"] == "sh"]
+
+
+def _text_of(page: str) -> str:
+    return (Path(__file__).parents[1] / "docs" / page).read_text()
 
 
 def _pieces_of(page: str, text: str) -> Iterator[Piece]:

@@ -1,23 +1,23 @@
 """Models: a name with versions that predict, and aliases that name a version."""
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeAlias
 
-from modelyard.errors import InvalidArgument
-from modelyard.specs import AliasMove, Model, ModelVersion, PredictReply, Requirement
+from modelyard.resources.bodies import ARROW, CSV, Source, form_of, media_type, read_source
+from modelyard.specs import AliasMove, Method, Model, ModelVersion, PredictReply, Requirement
 from modelyard.transport import calls
 from modelyard.transport.calls import path
 from modelyard.transport.resource import R, Resource, operation, streaming
-from modelyard.transport.story import Call, InThread, Story, Stream
+from modelyard.transport.story import Call, Story, Stream
 
-Image: TypeAlias = str | os.PathLike[str] | bytes
 Require: TypeAlias = Mapping[str, Any] | Requirement
 
 #: Two versions that have to be measured first keep the answer for so long, others before them too.
 COMPARED_S = 120
+
+#: So long, beyond the client's timeout, may a service take to explain what it answers.
+EXPLAINING_S = 150
 
 
 class Models(Resource[R]):
@@ -44,29 +44,57 @@ class Models(Resource[R]):
         )
 
     @operation
-    def predict(self, model: str, instances: Iterable[Any], top_k: int = 1) -> Story[PredictReply]:
+    def predict(
+        self, model: str, instances: Iterable[Any], top_k: int = 1, explain: Method | None = None
+    ) -> Story[PredictReply]:
         """One prediction for each instance, in order; one that could not be read holds an `error`.
 
         Instances are raw values as in the dataset: nested lists or arrays, or a mapping of column to
         value for a table. Without `@` the alias `production` answers, else the newest ready version.
+        `explain` says what the answers rest on, for images and tables: see `Explanation`.
         """
         body = {"instances": _rows(instances), "top_k": top_k}
+        if explain is not None:
+            body["explain"] = explain
         call = calls.send_json("POST", path("/v1/models/{}/predict", model), body, is_repeatable=True)
-        return (yield from self._fetch(call, PredictReply))
+        return (yield from self._fetch(replace(call, held_s=_held_s(explain)), PredictReply))
 
     @operation
-    def predict_image(self, model: str, image: Image, top_k: int = 1) -> Story[PredictReply]:
+    def predict_image(
+        self, model: str, image: Source, top_k: int = 1, explain: Method | None = None
+    ) -> Story[PredictReply]:
         """The prediction for one PNG, JPEG or WebP, sent as it is. Raises InvalidArgument for other bytes."""
-        data: bytes = image if isinstance(image, bytes) else (yield InThread(Path(image).read_bytes))
-        call = Call(
-            method="POST",
-            path=path("/v1/models/{}/predict", model),
-            params={"top_k": top_k},
-            headers={"Content-Type": media_type(data)},
-            content=data,
-            is_repeatable=True,
-        )
-        return (yield from self._fetch(call, PredictReply))
+        data = yield from read_source(image)
+        return (yield from self._predict_body(model, media_type(data), data, top_k, explain))
+
+    @operation
+    def predict_images(
+        self, model: str, images: Iterable[Source], top_k: int = 1, explain: Method | None = None
+    ) -> Story[PredictReply]:
+        """One prediction for each image, in order, from one request of at most 256 images and 32 MiB; one
+        that could not be read holds an `error`."""
+        files = []
+        for image in images:
+            files.append((yield from read_source(image)))
+        kind, data = form_of(files)
+        return (yield from self._predict_body(model, kind, data, top_k, explain))
+
+    @operation
+    def predict_csv(
+        self, model: str, rows: Source, top_k: int = 1, explain: Method | None = None
+    ) -> Story[PredictReply]:
+        """One prediction for each line under the header of a CSV in UTF-8, a file or its bytes."""
+        data = yield from read_source(rows)
+        return (yield from self._predict_body(model, CSV, data, top_k, explain))
+
+    @operation
+    def predict_arrow(
+        self, model: str, rows: Source, top_k: int = 1, explain: Method | None = None
+    ) -> Story[PredictReply]:
+        """One prediction for each row of an Arrow IPC stream, a file or its bytes, as
+        `pyarrow.ipc.new_stream` writes it: a table's columns, or one column of images or arrays."""
+        data = yield from read_source(rows)
+        return (yield from self._predict_body(model, ARROW, data, top_k, explain))
 
     @operation
     def set_alias(
@@ -115,18 +143,25 @@ class Models(Resource[R]):
         """Its number is not given again. Raises Conflict while an alias names it or a job goes on from it."""
         yield from self._send(calls.delete(path("/v1/models/{}/versions/{}", model, version)))
 
-
-def media_type(data: bytes) -> str:
-    """By the first bytes, as a file's name may lie."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if data.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    raise InvalidArgument(f"expected the bytes of a PNG, JPEG or WebP, got {data[:12]!r}…")
+    def _predict_body(
+        self, model: str, kind: str, data: bytes, top_k: int, explain: Method | None
+    ) -> Story[PredictReply]:
+        call = Call(
+            method="POST",
+            path=path("/v1/models/{}/predict", model),
+            params={"top_k": top_k, **({"explain": explain} if explain else {})},
+            headers={"Content-Type": kind},
+            content=data,
+            held_s=_held_s(explain),
+            is_repeatable=True,
+        )
+        return (yield from self._fetch(call, PredictReply))
 
 
 def _rows(instances: Iterable[Any]) -> object:
     """An array goes as it is, to be written as nested lists; anything else that iterates as a list."""
     return instances if hasattr(instances, "tolist") else [*instances]
+
+
+def _held_s(explain: Method | None) -> float:
+    return 0 if explain is None else EXPLAINING_S

@@ -1,5 +1,6 @@
 """The command line as its users see it: output, standard error, exit status."""
 
+import base64
 import io
 import json
 import sys
@@ -342,17 +343,51 @@ def test_models_promote_rollback_history_and_delete(cli: Cli, service: ScriptedS
 
 
 def test_predict_asks_the_version_that_answered_first_about_every_image(
-    cli: Cli, service: ScriptedService, tmp_path: Path
+    cli: Cli, service: ScriptedService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    monkeypatch.setattr("modelyard.cli.predict.MAX_FILES", 2)
+    files = [tmp_path / "a.png", tmp_path / "b.png", tmp_path / "c.png"]
     for file in files:
         file.write_bytes(PNG)
-    service.on("POST", "/v1/models/mnist-mlp/predict", Answer(200, a_reply("7")))
+    service.on("POST", "/v1/models/mnist-mlp/predict", Answer(200, a_reply("7", "0")))
     service.on("POST", "/v1/models/mnist-mlp@3/predict", Answer(200, a_reply("1")))
     ran = cli("predict", "mnist-mlp", *map(str, files))
-    assert ran == (0, f"{files[0]}\t7  0.75\n{files[1]}\t1  0.75\n", "")
+    assert ran == (0, f"{files[0]}\t7  0.75\n{files[1]}\t0  0.75\n{files[2]}\t1  0.75\n", "")
     reply = json.loads(cli("predict", "mnist-mlp", *map(str, files), "--json").out)
-    assert [prediction["label"] for prediction in reply["predictions"]] == ["7", "1"]
+    assert [prediction["label"] for prediction in reply["predictions"]] == ["7", "0", "1"]
+
+
+def test_predict_sends_one_image_and_files_of_rows_as_they_are(
+    cli: Cli, service: ScriptedService, tmp_path: Path
+) -> None:
+    service.on("POST", "/v1/models/m/predict", Answer(200, a_reply("7")))
+    for name, content in {"a.png": PNG, "b.CSV": b"x\n1\n", "c.arrow": b"stream"}.items():
+        (tmp_path / name).write_bytes(content)
+        assert cli("predict", "m", str(tmp_path / name)).status == 0
+    kinds = [request.headers["content-type"] for request in service.requests]
+    assert kinds == ["image/png", "text/csv", "application/vnd.apache.arrow.stream"]
+    both = cli("predict", "m", str(tmp_path / "a.png"), str(tmp_path / "b.CSV"))
+    assert (both.status != 0, "not several" in both.err) == (True, True)
+
+
+def test_predict_writes_a_heat_map_beside_each_image_and_shows_columns(
+    cli: Cli, service: ScriptedService, tmp_path: Path
+) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+    (tmp_path / "rows.csv").write_bytes(b"age\n1\n")
+    of_image = a_reply("7")
+    of_image["predictions"][0]["explanation"] = {  # type: ignore[index]
+        "method": "saliency",
+        "heat_map": base64.b64encode(b"heat").decode(),
+    }
+    of_row = a_reply("7")
+    of_row["predictions"][0]["explanation"] = {"method": "saliency", "columns": {"age": 0.5}}  # type: ignore[index]
+    service.on("POST", "/v1/models/m/predict", Answer(200, of_image), Answer(200, of_row))
+    assert cli("predict", "m", str(tmp_path / "a.png"), "--explain", "saliency").status == 0
+    assert (tmp_path / "a.png.saliency.png").read_bytes() == b"heat"
+    ran = cli("predict", "m", str(tmp_path / "rows.csv"), "--explain", "saliency")
+    assert ran.out == "[0]\t7  0.75  (age 0.5)\n"
+    assert [request.query["explain"] for request in service.requests] == ["saliency"] * 2
 
 
 def test_predict_takes_instances_and_fails_where_a_row_could_not_be_read(

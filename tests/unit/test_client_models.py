@@ -69,6 +69,46 @@ def test_bytes_that_are_no_image_are_not_sent(client: Client, service: ScriptedS
     assert service.requests == []
 
 
+def test_several_images_are_sent_as_one_form(
+    client: Client, service: ScriptedService, tmp_path: Path
+) -> None:
+    service.on("POST", "/v1/models/m/predict", Answer(200, a_reply("7", "1")))
+    (tmp_path / "a.png").write_bytes(PNG)
+    client.models.predict_images("m", [tmp_path / "a.png", b"other bytes"], top_k=2)
+    (request,) = service.requests
+    kind, _, boundary = request.headers["content-type"].partition("; boundary=")
+    assert (kind, request.query) == ("multipart/form-data", {"top_k": "2"})
+    first, one, other, last = request.body.split(f"--{boundary}".encode())
+    assert (first, last) == (b"", b"--\r\n")
+    assert [part.partition(b"\r\n\r\n")[2] for part in (one, other)] == [PNG + b"\r\n", b"other bytes\r\n"]
+    assert b'filename="0"' in one
+
+
+def test_rows_of_csv_and_arrow_are_sent_as_they_are(
+    client: Client, service: ScriptedService, tmp_path: Path
+) -> None:
+    service.on("POST", "/v1/models/m/predict", Answer(200, a_reply("7")))
+    (tmp_path / "rows.csv").write_bytes(b"a\n1\n")
+    client.models.predict_csv("m", tmp_path / "rows.csv")
+    client.models.predict_arrow("m", b"stream", top_k=3)
+    assert [(r.headers["content-type"], r.body, r.query["top_k"]) for r in service.requests] == [
+        ("text/csv", b"a\n1\n", "1"),
+        ("application/vnd.apache.arrow.stream", b"stream", "3"),
+    ]
+
+
+def test_an_explanation_is_asked_for_and_read(client: Client, service: ScriptedService) -> None:
+    explanation = {"method": "saliency", "index": 1, "columns": {"age": 0.5}, "later": 1}
+    body = a_reply("7")
+    body["predictions"][0]["explanation"] = explanation  # type: ignore[index]
+    service.on("POST", "/v1/models/m/predict", Answer(200, body))
+    (prediction,) = client.models.predict("m", [{"age": 1}], explain="saliency").predictions
+    client.models.predict_image("m", PNG, explain="integrated_gradients")
+    assert prediction.explanation.columns == {"age": 0.5}  # type: ignore[union-attr]
+    assert service.requests[0].json() == {"instances": [{"age": 1}], "top_k": 1, "explain": "saliency"}
+    assert service.requests[1].query == {"top_k": "1", "explain": "integrated_gradients"}
+
+
 def test_models_versions_and_aliases(client: Client, service: ScriptedService) -> None:
     model = {"name": "m", "created_at": AT, "latest": 3, "aliases": {"production": 3}}
     service.on("GET", "/v1/models", Answer(200, {"items": [model], "next": None}))
