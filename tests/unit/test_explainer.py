@@ -18,7 +18,8 @@ def asked(folder: Path) -> bytes:
 
 def test_without_captum_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "core.attribution", raising=False)
-    monkeypatch.setitem(sys.modules, "captum", None)
+    for name in ("captum", "captum.attr"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(Invalid, match=r"pip install 'modelyard\[explain\]'") as raised:
         explainer.decode(asked(tmp_path))
     assert raised.value.code == "explain_not_installed"
