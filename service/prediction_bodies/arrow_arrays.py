@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from core.data.instances import MAX_DIMS, BadInstance
@@ -28,13 +29,7 @@ def arrays_of(cells: pa.Array) -> Iterator[Array]:
         shape = list(cells.type.shape)
         cells = cells.storage
     _require_numbers(cells)
-    sizes, inner = [], cells.type
-    while pa.types.is_fixed_size_list(inner):
-        sizes.append(inner.list_size)
-        inner = inner.value_type
-    if pa.types.is_nested(inner):
-        return (_of_lists(cell, _leaf(inner)) for cell in cells)
-    return (_of_numbers(cell, shape or sizes) for cell in cells)
+    return (_array_of(cell, shape) for cell in cells)
 
 
 def _require_numbers(cells: pa.Array) -> None:
@@ -60,31 +55,21 @@ def _leaf(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def _of_numbers(cell: pa.Scalar, shape: list[int]) -> Array:
-    """Of lists whose sizes are in their type: a view of the stream's own bytes."""
+def _array_of(cell: pa.Scalar, shape: list[int]) -> Array:
+    """`shape` is a tensor's; lists say theirs. Most are a view of the stream's own bytes."""
     if not cell.is_valid:
-        return _null()
-    if not shape:
+        return BadInstance("expected an array, got null")
+    if not pa.types.is_nested(cell.type):
         return np.array(cell.as_py())
     values = cell.values
-    while pa.types.is_fixed_size_list(values.type):
-        if values.null_count:
-            return _null()
+    sizes = [len(values)]
+    while pa.types.is_nested(values.type) and not values.null_count:
+        lengths = pc.min_max(pc.list_value_length(values)).as_py()
+        if lengths["min"] != lengths["max"]:
+            return BadInstance("expected nested lists of equal lengths")
+        sizes.append(lengths["min"] or 0)
         values = values.flatten()
     if values.null_count:
-        return _null()
-    array: NDArray[Any] = values.to_numpy(zero_copy_only=False).reshape(shape)
+        return BadInstance("expected numbers, got null among them")
+    array: NDArray[Any] = values.to_numpy(zero_copy_only=False).reshape(shape or sizes)
     return array
-
-
-def _of_lists(cell: pa.Scalar, leaf: pa.DataType) -> Array:
-    if not cell.is_valid:
-        return _null()
-    try:
-        return np.array(cell.as_py(), dtype=leaf.to_pandas_dtype())
-    except (TypeError, ValueError):  # a null among integers; ragged lists
-        return BadInstance("expected nested lists of equal lengths without nulls")
-
-
-def _null() -> BadInstance:
-    return BadInstance("expected an array, got null")

@@ -19,6 +19,9 @@ DELIMITERS = ",;\t"
 #: What a reader takes at once; a cell has at most `csv.field_size_limit()` characters.
 MAX_LINE_CHARACTERS = 1024 * 1024
 
+#: Rows may have several, and some are blank.
+MAX_LINES = 20 * MAX_INSTANCES
+
 Row = dict[str, Any] | BadInstance
 
 
@@ -68,7 +71,11 @@ def _cells(data: bytes) -> Iterator[list[str]]:
 
 def _lines(data: bytes) -> Iterator[str]:
     with TextIOWrapper(BytesIO(data), "utf-8-sig", newline="") as text:
+        num_lines = 0
         while line := text.readline(MAX_LINE_CHARACTERS + 1):
+            num_lines += 1
+            if num_lines > MAX_LINES:
+                raise TooLarge(f"One request holds at most {MAX_LINES} lines. Send the others in another.")
             if len(line) > MAX_LINE_CHARACTERS:
                 raise TooLarge(
                     f"A line has at most {MAX_LINE_CHARACTERS} characters. Send longer texts as JSON."

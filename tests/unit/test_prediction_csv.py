@@ -11,7 +11,7 @@ from core.data.prepare.operations import Imputed, ImputedText
 from core.errors import Invalid, ModelyardError, TooLarge
 from modelyard.specs import MAX_INSTANCES
 from service.prediction_bodies.columns import Takes
-from service.prediction_bodies.csv_rows import MAX_LINE_CHARACTERS, rows_of_csv
+from service.prediction_bodies.csv_rows import MAX_LINE_CHARACTERS, MAX_LINES, rows_of_csv
 
 AGE = FittedColumn("age", "number", [Imputed([40.0])])
 CITY = FittedColumn("city", "string", [ImputedText("rome")])
@@ -115,6 +115,8 @@ def test_rows_lines_and_cells_have_a_bound() -> None:
     assert len(rows("city\n" + "a\n" * MAX_INSTANCES, CITIES)) == MAX_INSTANCES
     with pytest.raises(TooLarge, match="10000 rows"):
         rows("city\n" + "a\n" * (MAX_INSTANCES + 1), CITIES)
+    with pytest.raises(TooLarge, match="200000 lines"):
+        rows("city\n" + "\n" * MAX_LINES, CITIES)
     with pytest.raises(TooLarge, match="characters"):
         rows("," * (MAX_LINE_CHARACTERS + 1), CITIES)
     with pytest.raises(ModelyardError):
