@@ -17,7 +17,7 @@ MIN_DEV := $(MIN_VENV)/dev.stamp
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-deep test-torch-min bench-train check reference fix
+.PHONY: help demo up test test-deep test-torch-min bench-train bench-serve bench-soak check reference fix
 
 help: ## say what each target does
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -39,6 +39,12 @@ test-torch-min: $(MIN_DEV) ## run what touches torch (unit and numerics) on the 
 
 bench-train: $(BENCH) ## train the same through the service and as plain scripts, against bars; about half an hour
 	$(BIN)/python -m benchmarks.train
+
+bench-serve: $(BENCH) ## one net behind the service and behind other Python servers, against bars; needs wrk; about 20 minutes
+	$(BIN)/python -m benchmarks.serve
+
+bench-soak: $(BENCH) ## ten minutes of predictions while an alias flips and models load, fail and are evicted
+	$(BIN)/python -m benchmarks.serving.soak
 
 check: $(DEV) ## format, lint, types, import contracts; changes nothing
 	$(BIN)/ruff format --check

@@ -7,7 +7,6 @@ Starts the embedded stack in a temporary folder and gives every side the same im
 that what else the machine does hits all alike; a round is one run of each. Prints a Markdown table a case and
 its bars; exits 1 where a bar is missed, 130 at Ctrl-C. All of it takes about half an hour on two cores."""
 
-import platform
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ from typing import Literal
 
 from cyclopts import App
 
+from benchmarks.screen import has_bf16, machine, say
 from benchmarks.training import data, report, scripts, through_service
 from benchmarks.training.cases import CASES, Case, Precision
 from benchmarks.training.data import Files, MissingData
@@ -169,25 +169,6 @@ def label_of(kind: Kind, precision: Precision) -> str:
 
 def print_table(runs: Runs, heading: str) -> None:
     say(f"\n{heading}\n\n{report.table(runs)}\n")
-
-
-def machine() -> str:
-    """What the figures were measured on, for the page that they go to."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "?")
-    cores = sum(line.startswith("processor") for line in lines)
-    bf16 = "with bf16 instructions" if has_bf16() else "without bf16 instructions"
-    return f"{cores} cores of {model}, {bf16}; Python {platform.python_version()}"
-
-
-def has_bf16() -> bool:
-    """Whether the processor multiplies bf16 in hardware."""
-    flags = Path("/proc/cpuinfo").read_text().split()
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-def say(line: str) -> None:
-    print(line, flush=True)
 
 
 if __name__ == "__main__":

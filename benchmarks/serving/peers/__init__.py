@@ -1,0 +1,1 @@
+"""The notes' MLP behind other Python servers, each as its tutorial writes it, in its own environment."""
