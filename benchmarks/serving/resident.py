@@ -1,10 +1,11 @@
-"""The service's memory over time: its own and its children's, not the pages of files."""
+"""The service's memory over time: that of the process that predicts, without the pages of files. Its helpers
+share most of theirs with each other, and would hide a growth."""
 
 import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.training.memory import family, held_bytes
+from benchmarks.training.memory import family, own_bytes
 
 MB = 1e6
 #: Growth is from the median of `WINDOW_S` after the first minute to that of the last `WINDOW_S`.
@@ -34,7 +35,7 @@ class Curve:
     samples: list[tuple[float, int]] = field(default_factory=list)
 
     def add(self, at_s: float) -> None:
-        self.samples.append((at_s, held_bytes(self.pid)))
+        self.samples.append((at_s, own_bytes(self.pid)))
 
     @property
     def last_mb(self) -> float:

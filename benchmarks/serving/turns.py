@@ -72,6 +72,6 @@ def check(url: str, requests: Sequence[Request], expected: Sequence[int]) -> Non
         raise WrongAnswer(f"{url}{requests[0].path}: expected the classes {[*expected]}, got {came}")
 
 
-def measure(place: Place, url: str, request: Request, connections: int) -> Measured:
+def measure(place: Place, url: str, request: Request, connections: int, times_longer: int = 1) -> Measured:
     warm_up(url, request, connections, place.folder)
-    return press(url, request, connections, place.seconds, place.folder)
+    return press(url, request, connections, times_longer * place.seconds, place.folder)

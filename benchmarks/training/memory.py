@@ -42,7 +42,7 @@ class Peak:
 
 
 def held_bytes(pid: int) -> int:
-    return sum(_anonymous_bytes(one) for one in family(pid))
+    return sum(own_bytes(one) for one in family(pid))
 
 
 def family(pid: int) -> list[int]:
@@ -60,7 +60,8 @@ def family(pid: int) -> list[int]:
     return found
 
 
-def _anonymous_bytes(pid: int) -> int:
+def own_bytes(pid: int) -> int:
+    """Anonymous and shared memory of this process alone."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
