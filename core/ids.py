@@ -10,6 +10,7 @@ CheckpointId = NewType("CheckpointId", str)
 VersionId = NewType("VersionId", str)
 WorkerId = NewType("WorkerId", str)
 UploadId = NewType("UploadId", str)
+BatchId = NewType("BatchId", str)
 
 
 def _new(prefix: str) -> str:
@@ -38,3 +39,7 @@ def worker_id() -> WorkerId:
 
 def upload_id() -> UploadId:
     return UploadId(_new("upl"))
+
+
+def batch_id() -> BatchId:
+    return BatchId(_new("bp"))

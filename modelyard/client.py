@@ -14,6 +14,7 @@ from typing import Self
 import httpx2
 
 from modelyard.address import is_loopback, resolve_key, resolve_url
+from modelyard.resources.batch_predictions import BatchPredictions
 from modelyard.resources.checkpoints import Checkpoints
 from modelyard.resources.datasets import Datasets
 from modelyard.resources.jobs import Jobs
@@ -36,6 +37,7 @@ class Service(Resource[R]):
         self.datasets = Datasets(runner)
         self.jobs = Jobs(runner)
         self.models = Models(runner)
+        self.batch_predictions = BatchPredictions(runner)
         self.checkpoints = Checkpoints(runner)
         self.uploads = Uploads(runner)
 

@@ -22,6 +22,7 @@
     │       └── Unavailable       503 the service's own capacity
     ├── JobFailed                     the job that was waited for failed: job, error
     ├── DatasetFailed                 the upload could not be read: dataset, problem
+    ├── BatchPredictionFailed         the batch prediction that was waited for failed: batch, error
     ├── WaitTimeout                   what was waited for goes on longer than was asked for
     └── InvalidArgument               what was given cannot be meant; nothing was sent (also a ValueError)
 
@@ -33,11 +34,12 @@ from http import HTTPStatus
 
 import msgspec
 
-from modelyard.specs import Dataset, Job, JobError, JobErrorCode, Problem, ProblemError
+from modelyard.specs import BatchPrediction, Dataset, Job, JobError, JobErrorCode, Problem, ProblemError
 
 __all__ = [
     "ApiError",
     "BadRequest",
+    "BatchPredictionFailed",
     "Conflict",
     "ConnectError",
     "ConnectionLost",
@@ -203,6 +205,19 @@ class DatasetFailed(ModelyardError):
     def __str__(self) -> str:
         reason = describe(self.problem) if self.problem else "the service gave no reason"
         return f"dataset {self.dataset.name}@{self.dataset.version} failed: {reason}"
+
+
+class BatchPredictionFailed(ModelyardError):
+    """A batch prediction that was waited for ended in `failed`."""
+
+    def __init__(self, batch: BatchPrediction) -> None:
+        self.batch = batch
+        self.error = batch.error or JobError(code=JobErrorCode.INTERNAL, message="the service gave no reason")
+        super().__init__(batch)
+
+    def __str__(self) -> str:
+        hint = f" {self.error.hint}" if self.error.hint else ""
+        return f"batch prediction {self.batch.id} failed ({self.error.code}): {self.error.message}{hint}"
 
 
 class WaitTimeout(ModelyardError):

@@ -12,6 +12,7 @@ from litestar.middleware import DefineMiddleware
 from core.settings import Settings
 from service.api import (
     aliases,
+    batch_predictions,
     boards,
     checkpoints,
     components,
@@ -74,6 +75,7 @@ def create_app(settings: Settings) -> Edge:
             open_inference.OpenInferenceModels,
             open_inference_repository.OpenInferenceStatistics,
             open_inference_repository.OpenInferenceRepository,
+            batch_predictions.BatchPredictions,
             health.Health,
         ],
         dependencies={"parts": Provide(lambda: parts, sync_to_thread=False)},

@@ -1,18 +1,24 @@
-"""What becomes of uploads that nobody needs: their rows, then their bytes."""
+"""What becomes of uploads and parts that nobody needs any more: their rows, then their bytes."""
 
 import asyncio
 
 import structlog
 
 from core.db.engines import AsyncDatabase
-from core.db.models import utc_now
-from core.db.statements import uploads
+from core.db.models import BatchPrediction, utc_now
+from core.db.statements import batch_predictions, uploads
 from core.storage import Storage
+from core.storage.keys import batch_folder
 
 #: Collected at one look.
 MAX_COLLECTED = 100
 
 log = structlog.stdlib.get_logger()
+
+
+async def collect(database: AsyncDatabase, storage: Storage) -> None:
+    await collect_expired(database, storage)
+    await collect_parts(database, storage)
 
 
 async def collect_expired(database: AsyncDatabase, storage: Storage) -> None:
@@ -27,7 +33,7 @@ async def collect_expired(database: AsyncDatabase, storage: Storage) -> None:
 async def remove_upload(
     database: AsyncDatabase, storage: Storage, upload_id: str, *, only_expired: bool
 ) -> bool:
-    """False where a job that has not ended reads it, or where another piece has come since."""
+    """False where what has not ended reads it, or where another piece has come since."""
     async with database.write() as session:
         row = (await session.scalars(uploads.lock_upload(upload_id))).one_or_none()
         if row is None or (only_expired and row.expires_at > utc_now()):
@@ -36,6 +42,8 @@ async def remove_upload(
         used = (await session.execute(uploads.read_by_jobs())).all()
         if any(upload_id in (upload_ids or ()) for _, upload_ids in used):
             return False
+        if (await session.scalars(batch_predictions.reading_upload(upload_id))).first() is not None:
+            return False
         await session.execute(uploads.forget_pieces(upload_id))
         await session.execute(uploads.delete_upload(upload_id))
         await session.commit()
@@ -43,6 +51,24 @@ async def remove_upload(
     return True
 
 
-def _delete_all(storage: Storage, prefix: str) -> None:
+async def collect_parts(database: AsyncDatabase, storage: Storage) -> None:
+    """Of batch predictions that have ended: whatever lies in storage beside their two files, whoever left it
+    there. Two services that do it at once do no harm."""
+    async with database.read() as session:
+        ended = list(await session.scalars(batch_predictions.uncleared(MAX_COLLECTED)))
+    for row in ended:
+        await asyncio.to_thread(_delete_all, storage, batch_folder(row.id), _results_of(row))
+        async with database.write() as session:
+            await session.execute(batch_predictions.forget_parts(row.id))
+            await session.execute(batch_predictions.clear(row.id))
+            await session.commit()
+
+
+def _results_of(row: BatchPrediction) -> frozenset[str]:
+    return frozenset(file["key"] for file in (row.results or {}).values())
+
+
+def _delete_all(storage: Storage, prefix: str, kept: frozenset[str] = frozenset()) -> None:
     for key in list(storage.list(prefix)):
-        storage.delete(key)
+        if key not in kept:
+            storage.delete(key)

@@ -40,7 +40,7 @@ async def accept_upload(parts: Parts, owner: str, asked: DatasetUpload, once: On
         raise Invalid(f"{message}.", errors=[ProblemError("/format", "invalid", message)])
     async with parts.database.read() as session:
         row = await resumable.find_upload(session, owner, asked.upload)
-    if (wrong := _wrong(row, asked.upload)) is not None or row is None:
+    if (wrong := wrong_upload(row, asked.upload)) is not None or row is None:
         one = ProblemError("/upload", "unknown_upload", f"{wrong}.")
         raise Invalid(f"{wrong}.", code="unknown_upload", errors=[one])
     spooled = Spooled(await asyncio.to_thread(_copied, parts, row), row.length, str(row.sha256))
@@ -81,7 +81,7 @@ async def named_uploads(
         rows = {row.id: row for row in await session.scalars(statements.get_uploads(owner, wanted))}
     missing: list[ProblemError] = []
     for pointer, upload_id in named.items():
-        if upload_id in wanted and (wrong := _wrong(rows.get(upload_id), upload_id)) is not None:
+        if upload_id in wanted and (wrong := wrong_upload(rows.get(upload_id), upload_id)) is not None:
             fault(missing, pointer, "unknown_upload", f"{wrong}.")
     return await asyncio.to_thread(paths_of, parts, list(rows.values())), missing
 
@@ -103,14 +103,14 @@ async def require_uploads(session: AsyncSession, owner: str, spec: dict[str, Any
     errors: list[ProblemError] = []
     for pointer, upload_id in sorted(uploads_of(spec).items(), key=lambda named: named[1]):
         row = (await session.scalars(statements.lock_upload(upload_id))).one_or_none()
-        wrong = _wrong(row if row is not None and row.owner == owner else None, upload_id)
+        wrong = wrong_upload(row if row is not None and row.owner == owner else None, upload_id)
         if wrong is not None:
             fault(errors, pointer, "unknown_upload", f"{wrong}.")
     if errors:
         raise Invalid(f"The spec can't run: {errors[0].message}", errors=errors)
 
 
-def _wrong(row: Row | None, upload_id: str) -> str | None:
+def wrong_upload(row: Row | None, upload_id: str) -> str | None:
     if row is None:
         return f"you have no upload {upload_id[:100]!r}; it may have expired: send the bytes again"
     if row.sha256 is None:

@@ -7,7 +7,7 @@ import msgspec
 
 from core.db.engines import AsyncDatabase
 from core.db.models import Dataset
-from core.db.statements import jobs, leases
+from core.db.statements import batch_predictions, jobs, leases
 from core.settings import Settings
 from modelyard.specs import JobErrorCode, JobState, Problem, Wanted
 
@@ -28,6 +28,24 @@ async def lose_job(
             backoff_s=settings.retry_backoff_s,
         )
         session.add(event)
+        await session.commit()
+
+
+async def lose_batch(
+    database: AsyncDatabase, settings: Settings, batch_id: str, fence: int, beat: int, at: datetime
+) -> None:
+    async with database.write() as session:
+        query = batch_predictions.lock_lost(batch_id, fence, beat)
+        batch = (await session.scalars(query)).one_or_none()
+        if batch is None:
+            return
+        batch_predictions.lose(
+            batch,
+            "worker lost",
+            at,
+            max_losses=settings.max_losses,
+            backoff_s=settings.retry_backoff_s,
+        )
         await session.commit()
 
 

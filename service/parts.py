@@ -11,11 +11,11 @@ from core import queue
 from core.db.changes import Changes, open_changes
 from core.db.engines import AsyncDatabase, Database, open_async_database
 from core.db.models import Checkpoint, Version
-from core.db.statements import datasets, jobs
+from core.db.statements import batch_predictions, datasets, jobs
 from core.settings import Settings
 from core.storage import Storage, open_storage
 from service import explainer, planner
-from service.collection import collect_expired
+from service.collection import collect
 from service.comparing import Comparer
 from service.estimates import Estimator
 from service.helper import Helper, explanations, plans
@@ -40,6 +40,7 @@ class Parts:
     storage: Storage
     jobs_watcher: Watcher
     datasets_watcher: Watcher
+    batches_watcher: Watcher
     sweeper: Sweeper
     names: Names
     models: ModelCache
@@ -65,6 +66,7 @@ class Parts:
         self.stopping.set()
         self.jobs_watcher.stop()
         self.datasets_watcher.stop()
+        self.batches_watcher.stop()
 
     async def close(self) -> None:
         self.begin_stop()
@@ -98,11 +100,12 @@ def open_parts(settings: Settings) -> Parts:
         changes=changes,
         jobs_watcher=Watcher(Revisions(database, near, jobs.revisions)),
         datasets_watcher=Watcher(Revisions(database, near, datasets.revisions)),
+        batches_watcher=Watcher(Revisions(database, near, batch_predictions.revisions)),
         sweeper=Sweeper(
             database,
             settings,
             partial(queue.wake, queue.make_celery(settings)),
-            collect=partial(collect_expired, database, storage),
+            collect=partial(collect, database, storage),
         ),
         names=Names(database, changes),
         models=ModelCache(settings.model_cache_bytes),

@@ -1,6 +1,7 @@
-"""Room for a job of a higher priority: which running jobs give their slots back, and the mark that asks them.
+"""Room for a job of a higher priority: which running jobs and batch predictions give their slots back, and
+the mark that asks them.
 
-Who is marked saves a checkpoint, goes back to the queue and resumes once there is room again.
+Who is marked saves what it has, goes back to the queue and resumes once there is room again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,12 +34,15 @@ class Running:
     worker_id: str | None
     queued_at: datetime
     preempted_by: str | None
+    is_batch: bool = False
 
 
 async def preempt(database: AsyncDatabase, pool: str, now: datetime) -> None:
     """Marks whoever has to make room in a pool. Two services that do it at once do no harm."""
     async with database.read() as session:
         running = [Running(*row) for row in await session.execute(preemption.running_jobs(pool))]
+        batches = await session.execute(preemption.running_batches(pool))
+        running += [Running(*row, is_batch=True) for row in batches]
         lowest = min((job.priority for job in running), default=None)
         if lowest is None:
             return
@@ -124,6 +128,7 @@ async def _mark(database: AsyncDatabase, job_id: str, victims: list[Running]) ->
         if waits is None or (await session.scalars(preemption.marked_for(job_id))).first() is not None:
             return
         for job in victims:
-            await session.execute(preemption.mark_preempted(job.id, job.fence, job_id))
+            mark = preemption.mark_preempted_batch if job.is_batch else preemption.mark_preempted
+            await session.execute(mark(job.id, job.fence, job_id))
         await session.commit()
     log.info("preempting", job=job_id, stops=[job.id for job in victims])

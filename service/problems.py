@@ -20,7 +20,13 @@ MEDIA_TYPE = "application/problem+json"
 
 #: The one table. A class that is not listed answers as the nearest one above it.
 #: The framework names a handler's argument; these are called otherwise in a request.
-SENT_AS = {"job_state": "state", "job_name": "name", "kind": "format", "idempotency_key": "Idempotency-Key"}
+SENT_AS = {
+    "job_state": "state",
+    "batch_state": "state",
+    "job_name": "name",
+    "kind": "format",
+    "idempotency_key": "Idempotency-Key",
+}
 
 STATUS: dict[type[ModelyardError], HTTPStatus] = {
     ModelyardError: HTTPStatus.INTERNAL_SERVER_ERROR,

@@ -107,11 +107,12 @@ async def complete(parts: Parts, row: Upload) -> str:
 
 
 async def remove(parts: Parts, owner: str, upload_id: str) -> None:
-    """Raises NotFound, or Conflict while a job that has not ended reads it."""
+    """Raises NotFound, or Conflict while a job or a batch prediction that has not ended reads it."""
     row = await find(parts, owner, upload_id)
     if not await remove_upload(parts.database, parts.storage, row.id, only_expired=False):
         raise Conflict(
-            f"{row.id} is read by a job that has not ended; cancel it first.", code="upload_in_use"
+            f"{row.id} is read by a job or a batch prediction that has not ended; cancel it first.",
+            code="upload_in_use",
         )
 
 

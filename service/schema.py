@@ -43,6 +43,7 @@ UNSEEN: tuple[type[msgspec.Struct], ...] = (
     specs.DatasetUpload,
     specs.UploadRequest,
     specs.PredictRequest,
+    specs.BatchRequest,
     specs.Problem,
     InferRequest,
     InferReply,

@@ -65,7 +65,7 @@ async def examine(parts: Parts, owner: str, body: bytes, *, start: str | None = 
         read = await _read(parts, body)
         reference, named = read.reference, read.uploads
     try:
-        dataset = await _dataset_of(parts, owner, reference)
+        dataset = await find_dataset(parts, owner, reference)
     except ModelyardError:
         await _read(parts, body)  # bytes that are no spec at all are told before the dataset
         raise
@@ -128,7 +128,7 @@ async def submit(parts: Parts, owner: str, submission: Submission, once: Once) -
     return Response(reply, status_code=HTTPStatus.ACCEPTED, headers=headers)
 
 
-async def _dataset_of(parts: Parts, owner: str, reference: str) -> Dataset:
+async def find_dataset(parts: Parts, owner: str, reference: str) -> Dataset:
     match = planner.REFERENCE.fullmatch(reference)
     assert match is not None
     name, number = match[1], match[2]

@@ -7,6 +7,7 @@ Every write is conditional, so that two services sweeping at once do no harm.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -17,7 +18,7 @@ import structlog
 
 from core.db.engines import AsyncDatabase
 from core.db.models import Worker, utc_now
-from core.db.statements import keys, leases, workers
+from core.db.statements import batch_predictions, keys, leases, workers
 from core.settings import Settings
 from service import losses, preemption
 from service.spool import remove_abandoned
@@ -96,11 +97,13 @@ class Sweeper:
         async with self._database.read() as session:
             jobs = (await session.execute(leases.running_leases())).all()
             datasets = (await session.execute(leases.ingesting_leases())).all()
+            batches = (await session.execute(batch_predictions.running_leases())).all()
             known = list(await session.scalars(workers.list_workers()))
             unwanted = list(await session.scalars(leases.unwanted_jobs()))
         seen: dict[tuple[str, str], tuple[int, int]] = {}
         seen |= {("job", row.id): (row.fence, row.beat) for row in jobs}
         seen |= {("dataset", row.id): (row.fence, row.beat) for row in datasets}
+        seen |= {("batch", row.id): (row.fence, row.beat) for row in batches}
         seen |= {("worker", row.id): (0, row.beat) for row in known}
         for (kind, row_id), (fence, beat) in self._leases.still(seen, self._clock(), self._settings.lease_s):
             await self._lost(kind, row_id, fence, beat)
@@ -118,6 +121,8 @@ class Sweeper:
                 await losses.lose_job(self._database, self._settings, row_id, fence, beat, self._now())
             case "dataset":
                 await losses.lose_dataset(self._database, self._settings, row_id, fence, beat, self._now())
+            case "batch":
+                await losses.lose_batch(self._database, self._settings, row_id, fence, beat, self._now())
             case _:
                 async with self._database.write() as session:
                     await session.execute(workers.remove_silent_worker(row_id, beat))
@@ -126,7 +131,9 @@ class Sweeper:
     async def _wake_idle(self, known: list[Worker]) -> None:
         """At most one wake-up per idle slot while there is work; one where no worker is known at all."""
         async with self._database.read() as session:
-            waiting = dict((await session.execute(leases.claimable_jobs(self._now()))).all())
+            waiting = Counter(dict((await session.execute(leases.claimable_jobs(self._now()))).all()))
+            batches = await session.execute(batch_predictions.claimable_batches(self._now()))
+            waiting.update(dict(batches.all()))
             waiting[DATA_POOL] = (await session.scalars(leases.waiting_datasets())).one()
         for pool in waiting:
             await preemption.preempt(self._database, pool, self._now())

@@ -14,7 +14,7 @@ from sqlalchemy.orm import make_transient
 
 from core import ids
 from core.db.models import Dataset, utc_now
-from core.db.statements import datasets
+from core.db.statements import batch_predictions, datasets
 from core.errors import Conflict
 from modelyard import specs
 from modelyard.specs import JobErrorCode
@@ -137,12 +137,13 @@ async def _same(
 
 
 async def delete_versions(parts: Parts, rows: list[str]) -> None:
-    """Tombstones for these ids, then their bytes. Raises Conflict while a job that is not terminal
-    reads one of them; then none is deleted."""
+    """Tombstones for these ids, then their bytes. Raises Conflict while a job or a batch prediction
+    that is not terminal reads one of them; then none is deleted."""
     async with parts.database.write() as session:
         for dataset_id in sorted(rows):  # one order, so that two deletions cannot lock each other out
             row = (await session.scalars(datasets.lock_dataset(dataset_id))).one()
             users = list(await session.scalars(datasets.jobs_using(dataset_id)))
+            users += list(await session.scalars(batch_predictions.reading_dataset(dataset_id)))
             if users:
                 raise Conflict(
                     f"{row.name}@{row.version} is read by {', '.join(users)}; cancel them, or let them end.",

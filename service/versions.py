@@ -5,7 +5,7 @@ import asyncio
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.db.models import Version
-from core.db.statements import checkpoints, models
+from core.db.statements import batch_predictions, checkpoints, models
 from core.errors import Conflict
 from service.aliases import moving
 from service.models import require_model, require_version
@@ -41,4 +41,5 @@ async def _users(session: AsyncSession, row: Version) -> list[str]:
     """Ids of what has not ended and needs this version."""
     assert row.checkpoint_id is not None, "only a tombstone has none"
     await session.scalars(checkpoints.lock_checkpoints([row.checkpoint_id]))  # as who forks from it does
-    return list(await session.scalars(models.jobs_beginning_with(row.checkpoint_id)))
+    users = list(await session.scalars(models.jobs_beginning_with(row.checkpoint_id)))
+    return users + list(await session.scalars(batch_predictions.asking_version(row.id)))

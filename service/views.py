@@ -5,7 +5,8 @@ from typing import Any
 import msgspec
 
 from core.data.manifest import Manifest
-from core.db.models import AliasMove, Checkpoint, Dataset, Event, Job, Metric, Version
+from core.db.models import AliasMove, BatchPrediction, Checkpoint, Dataset, Event, Job, Metric, Version
+from core.db.statements import batch_predictions
 from core.db.statements.jobs import TERMINAL
 from modelyard import specs
 
@@ -82,6 +83,36 @@ def _forked_from(row: Job) -> specs.ForkedFrom | None:
 
 def _convert(value: dict[str, Any] | None, kind: type[Any]) -> Any:
     return None if value is None else msgspec.convert(value, kind)
+
+
+def batch_view(row: BatchPrediction, dataset: Dataset | None) -> specs.BatchPrediction:
+    """`dataset` is the one that its rows come from, if they do."""
+    state, results = specs.BatchState(row.state), row.results or {}
+    return specs.BatchPrediction(
+        id=row.id,
+        state=state,
+        terminal=state in batch_predictions.TERMINAL,
+        model=row.model,
+        version=row.version,
+        format=row.format,
+        attempt=row.attempt,
+        losses=row.losses,
+        progress=msgspec.convert(row.progress, specs.BatchProgress),
+        created_at=row.created_at,
+        dataset=(
+            specs.BatchDataset(dataset.name, dataset.version, dataset.sha256, row.split)
+            if dataset is not None
+            else None
+        ),
+        upload=row.upload_id,
+        output=_convert(results.get("output"), specs.BatchFile),
+        errors=_convert(results.get("errors"), specs.BatchFile),
+        error=_convert(row.error, specs.JobError),
+        transitions=msgspec.convert(row.transitions, list[specs.BatchTransition]),
+        warnings=row.warnings,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+    )
 
 
 def event_view(row: Event) -> specs.Event:

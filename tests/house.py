@@ -16,6 +16,7 @@ from sklearn.datasets import load_digits
 from sqlalchemy import select
 
 from core import ids
+from core.data.arrow import open_table
 from core.data.manifest import Kind, Manifest
 from core.db.models import Base, Checkpoint, Dataset, Event, Job, Metric, Version, utc_now
 from core.db.statements import checkpoints, jobs
@@ -70,6 +71,24 @@ def add_digits(house: House, folder: Path) -> Manifest:
     return _store(house, folder, "digits", table, manifest)
 
 
+def add_spoiled_digits(house: House, folder: Path, rows: list[int]) -> None:
+    """The digits once more as `spoiled@1`, the images of these rows cut short."""
+    with house.database.read() as session:
+        digits = session.get_one(Dataset, "ds_digits")
+    table = open_table(house.storage.fetch("datasets/ds_digits/1/data.arrow"))
+    images = table.column("image").to_pylist()
+    for row in rows:
+        images[row] = images[row][:40]
+    spoiled = table.set_column(0, "image", pa.array(images, pa.binary()))
+    _store(house, folder, "spoiled", spoiled, msgspec.convert(digits.manifest, Manifest))
+
+
+def add_table(house: House, folder: Path, name: str, made: tuple[Manifest, pa.Table]) -> Manifest:
+    """As a ready dataset of that name."""
+    manifest, table = made
+    return _store(house, folder, name, table, manifest)
+
+
 def add_job(house: House, manifest: Manifest, **trainer: Any) -> str:
     """Queues a job on the digits; keywords go into `trainer`, `optimizer=` replaces the optimizer."""
     raw: dict[str, Any] = {"name": "digits", "dataset": "digits@1", "model": NET}
@@ -79,8 +98,10 @@ def add_job(house: House, manifest: Manifest, **trainer: Any) -> str:
     return queue_job(house, check(raw, Source("digits@1", manifest)).spec)
 
 
-def add_arrays(house: House, folder: Path, x: NDArray[np.float64], y: NDArray[np.int64]) -> Manifest:
-    """Rows of numbers as a ready dataset `arrays@1`: the last fifth is the split `test`."""
+def add_arrays(
+    house: House, folder: Path, x: NDArray[np.float64], y: NDArray[np.int64], name: str = "arrays"
+) -> Manifest:
+    """Rows of numbers as a ready dataset of that name: the last fifth is the split `test`."""
     count, test = len(x), len(x) // 5
     flat = pa.FixedSizeListArray.from_arrays(pa.array(x.reshape(-1)), x[0].size)
     table = pa.table({"x": flat, "y": pa.array(y)})
@@ -93,7 +114,7 @@ def add_arrays(house: House, folder: Path, x: NDArray[np.float64], y: NDArray[np
         data_bytes=0,
         classes=[str(value) for value in range(int(y.max()) + 1)],
     )
-    return _store(house, folder, "arrays", table, manifest)
+    return _store(house, folder, name, table, manifest)
 
 
 def queue_job(house: House, spec: dict[str, Any], dataset: str = "digits") -> str:

@@ -23,10 +23,16 @@ from core.settings import Settings
 from workers import child, children, messages, saving
 from workers.house import House
 from workers.link import Link
-from workers.tasks import train_one
+from workers.predictions import child as predicting_child
+from workers.predictions import messages as predicting_messages
+from workers.predictions import orders, process
+from workers.tasks import work_one
 
 #: How long what is slow takes.
 SLOW_S = 1.5
+
+#: Of a batch prediction, so that there are several of few rows.
+PART_ROWS = 256
 
 CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -77,6 +83,8 @@ def until(claim: Callable[[], bool], what: str, within_s: float = 30) -> None:
 def children_run_through_here() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(children, "_run", run)
+        patch.setattr(process, "_run", run_prediction)
+        patch.setattr(orders, "PART_ROWS", PART_ROWS)
         yield
 
 
@@ -86,6 +94,13 @@ def run(connection: multiprocessing.connection.Connection, payload: bytes) -> No
     _install(scratch.parents[3])
     child.Link = Remembered  # type: ignore[misc]  # what waits for a Stop needs it
     child.main(connection, payload)
+
+
+def run_prediction(connection: multiprocessing.connection.Connection, payload: bytes) -> None:
+    """In place of `predictions.process._run`."""
+    scratch = Path(predicting_messages.decode_order(payload).scratch)
+    _install(scratch.parents[3])
+    predicting_child.main(connection, payload)
 
 
 def work_in_process(house: House) -> int | None:
@@ -100,10 +115,12 @@ def work_in_process(house: House) -> int | None:
 def _work(settings: str) -> None:
     read = Settings.model_validate_json(settings)
     children._run = run
+    process._run = run_prediction
+    orders.PART_ROWS = PART_ROWS
     _worker_of(read.home).write_text(str(os.getpid()))
     _install(read.home)
     house = House(read)
-    train_one(house)
+    work_one(house)
     house.database.close()
     os._exit(0)
 

@@ -11,11 +11,16 @@ import multiprocessing.connection
 import os
 import signal
 import time
+from collections.abc import Callable
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
+from typing import Generic, TypeVar
 
 from workers import messages
 from workers.messages import AnyCommand, AnyReport, Order
+
+Report = TypeVar("Report")
+Command = TypeVar("Command")
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 #: How often an OpenMP thread looks before it sleeps: some 30 us.
@@ -42,7 +47,7 @@ def preload(plugins: str = "") -> None:
     os.environ.setdefault("GLIBC_TUNABLES", MALLOC)
     # multiprocessing waits at exit for children that are no daemons. What is registered later runs earlier.
     atexit.register(_kill_all)
-    _CONTEXT.set_forkserver_preload(["workers.child", "workers.warmed"])
+    _CONTEXT.set_forkserver_preload(["workers.child", "workers.predictions.child", "workers.warmed"])
     forkserver.ensure_running()
     probe = _CONTEXT.Process(target=_try, args=(plugins,), daemon=True)
     probe.start()
@@ -59,6 +64,7 @@ def _kill_all() -> None:
 def _try(plugins: str) -> None:
     """Runs in the probe: it exists only once the preload is done."""
     import workers.child  # raises here what the fork server's preload passes over in silence
+    import workers.predictions.child
     import workers.warmed  # noqa: F401
     from core.nets.plugins import load
 
@@ -71,13 +77,16 @@ def _run(connection: multiprocessing.connection.Connection, payload: bytes) -> N
     main(connection, payload)
 
 
-class Child:
-    """One attempt's process and the pipe to it."""
+class Forked(Generic[Report, Command]):
+    """One attempt's process and the pipe to it. `run` is what it does with its end and the payload."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(
+        self, run: Callable[..., None], payload: bytes, name: str, decode: Callable[[bytes], Report]
+    ) -> None:
+        self._decode = decode
         self._connection, theirs = _CONTEXT.Pipe()
         self.process: BaseProcess = _CONTEXT.Process(
-            target=_run, args=(theirs, messages.encode(order)), name=f"train-{order.job}", daemon=False
+            target=run, args=(theirs, payload), name=name, daemon=False
         )
         self.process.start()
         theirs.close()  # ours is the only other end: the child's death is an EOF here
@@ -91,15 +100,15 @@ class Child:
         """Until the child has something to say, ended, one of `others` has something, or the time is over."""
         multiprocessing.connection.wait([*self.sources, *others], timeout_s)
 
-    def reports(self) -> list[AnyReport]:
+    def reports(self) -> list[Report]:
         """What has arrived; never blocks."""
-        found: list[AnyReport] = []
+        found: list[Report] = []
         with contextlib.suppress(EOFError, OSError):  # the child is gone; `alive` says so
             while self._connection.poll():
-                found.append(messages.decode_report(self._connection.recv_bytes()))
+                found.append(self._decode(self._connection.recv_bytes()))
         return found
 
-    def tell(self, command: AnyCommand) -> None:
+    def tell(self, command: Command) -> None:
         with contextlib.suppress(OSError):  # it died before it could hear it
             self._connection.send_bytes(messages.encode(command))
 
@@ -128,3 +137,10 @@ class Child:
         self.process.kill()
         self.process.join()
         self._connection.close()
+
+
+class Child(Forked[AnyReport, AnyCommand]):
+    """The process of one attempt of a job."""
+
+    def __init__(self, order: Order) -> None:
+        super().__init__(_run, messages.encode(order), f"train-{order.job}", messages.decode_report)

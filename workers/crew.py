@@ -86,9 +86,14 @@ def narrow_gpus(spec: JobSpec, order: Order) -> None:
         return
     if count < order.world:
         raise NoDevice(f"trainer.devices is {order.world}, and this worker sees {count} GPUs")
+    keep_gpu(gpus_of(order.slots, count)[order.rank], count)
+
+
+def keep_gpu(place: int, count: int) -> None:
+    """Of `count` GPUs that this process sees and has not touched, leaves it one."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    names = visible if visible[0] else [str(place) for place in range(count)]
-    os.environ["CUDA_VISIBLE_DEVICES"] = names[gpus_of(order.slots, count)[order.rank]]
+    names = visible if visible[0] else [str(number) for number in range(count)]
+    os.environ["CUDA_VISIBLE_DEVICES"] = names[place]
 
 
 def gpus_of(slots: Sequence[int], count: int) -> list[int]:

@@ -5,19 +5,25 @@ import contextlib
 from sqlalchemy.orm import Session
 
 from core.data.pruning import prune
-from core.db.models import Dataset, Job, utc_now
-from core.db.statements import jobs, leases
-from modelyard.specs import JobState
+from core.db.models import BatchPrediction, Dataset, Job, utc_now
+from core.db.statements import batch_predictions, jobs, leases
+from modelyard.specs import BatchState, JobState
 from workers.house import House
 from workers.ingestion import ingest
+from workers.predictions import supervisor as predicting
 from workers.supervisor import supervise
 
 
 def wake(house: House) -> None:
     """Works until nothing in the pool is left to claim, or the worker drains."""
-    one = ingest_one if house.settings.pool == "data" else train_one
+    one = ingest_one if house.settings.pool == "data" else work_one
     while not house.draining.is_set() and one(house):
         pass
+
+
+def work_one(house: House) -> bool:
+    """The best of what waits: a batch prediction where no job stands before it."""
+    return predict_one(house) or train_one(house)
 
 
 def train_one(house: House) -> bool:
@@ -52,6 +58,34 @@ def _claim(session: Session, house: House) -> Job | None:
     if job is not None:
         session.add(jobs.move(job, JobState.RUNNING, f"attempt {job.attempt} on {house.host}", now))
     return job
+
+
+def predict_one(house: House) -> bool:
+    """Claims the oldest batch prediction of the pool, unless a job stands before it, and sees it to the end
+    of this attempt. False: there was none."""
+    with contextlib.ExitStack() as held:
+        with house.claiming:
+            batch = claim_batch(house)
+            if batch is None:
+                return False
+            slots = held.enter_context(house.busy())
+        predicting.supervise(house, batch, slots)
+    return True
+
+
+def claim_batch(house: House) -> BatchPrediction | None:
+    if house.free == 0:
+        return None
+    settings, now = house.settings, utc_now()
+    with house.database.write() as session:
+        batch: BatchPrediction | None = session.scalar(
+            batch_predictions.claim(settings.pool, now, worker_id=house.worker_id, slots=settings.slots)
+        )
+        if batch is not None:
+            reason = f"attempt {batch.attempt} on {house.host}"
+            batch_predictions.move(batch, BatchState.RUNNING, reason, now)
+        session.commit()
+    return batch
 
 
 def ingest_one(house: House) -> bool:

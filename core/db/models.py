@@ -332,6 +332,70 @@ class AliasMove(Base):
     at: Mapped[datetime]
 
 
+class BatchPrediction(Base):
+    """One version's answers to the rows of a dataset or an upload. Its lease is that of a job; it holds one
+    slot of its worker.
+
+    `version` is what the model's reference meant when it came. `results` are the keys, sizes and hashes of
+    the two files, once it has succeeded. `is_cleared`: it has ended, and storage holds nothing else of it.
+    """
+
+    __tablename__ = "batch_predictions"
+    __table_args__ = (
+        Index(None, "state", "pool", "queued_at"),
+        Index(None, "owner", "created_at"),
+        Index(None, "dataset_id"),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(63))
+    state: Mapped[str] = mapped_column(String(16))
+    wanted: Mapped[str] = mapped_column(String(16))
+    revision: Mapped[int] = mapped_column(default=0)
+    pool: Mapped[str] = mapped_column(String(16))
+    worker_id: Mapped[str | None] = mapped_column(String(40))
+    preempted_by: Mapped[str | None] = mapped_column(String(40))
+    model: Mapped[str] = mapped_column(String(63))
+    version: Mapped[int]
+    version_id: Mapped[str] = mapped_column(String(40))
+    dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"))
+    split: Mapped[str | None] = mapped_column(String(63))
+    upload_id: Mapped[str | None] = mapped_column(String(40))
+    format: Mapped[str] = mapped_column(String(16))
+    warnings: Mapped[list[Any]]
+    fence: Mapped[int] = mapped_column(default=0)
+    beat: Mapped[int] = mapped_column(default=0)
+    attempt: Mapped[int] = mapped_column(default=0)
+    losses: Mapped[int] = mapped_column(default=0)
+    progress: Mapped[dict[str, Any]]
+    transitions: Mapped[list[Any]]
+    results: Mapped[dict[str, Any] | None]
+    error: Mapped[dict[str, Any] | None]
+    is_cleared: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[datetime]
+    queued_at: Mapped[datetime]
+    not_before: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class PredictionPart(Base):
+    """`rows` rows from `start` on with their answers or errors, in storage under `key`. Parts follow each
+    other without a gap; they go once the batch prediction has ended."""
+
+    __tablename__ = "prediction_parts"
+
+    batch_id: Mapped[str] = mapped_column(
+        ForeignKey("batch_predictions.id", ondelete="CASCADE"), primary_key=True
+    )
+    start: Mapped[int] = mapped_column(primary_key=True)
+    rows: Mapped[int]
+    errors: Mapped[int]
+    key: Mapped[str] = mapped_column(String(255))
+    size: Mapped[int]
+    sha256: Mapped[str] = mapped_column(String(64))
+
+
 class Worker(Base):
     """A process that can take work. Rows whose beat stands still are removed by the sweep."""
 

@@ -19,3 +19,8 @@ def suspects_key(job_id: str, fence: int) -> str:
 def data_key(dataset_id: str, fence: int) -> str:
     """Where the attempt that read an upload left its rows."""
     return f"datasets/{dataset_id}/{fence}/data.arrow"
+
+
+def batch_folder(batch_id: str) -> str:
+    """Where a batch prediction has its parts, and its two files in the end."""
+    return f"batch-predictions/{batch_id}"

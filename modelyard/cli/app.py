@@ -7,7 +7,18 @@ from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
-from modelyard.cli import checkpoints, components, datasets, doctor, jobs, models, predict, processes, uploads
+from modelyard.cli import (
+    batch_predictions,
+    checkpoints,
+    components,
+    datasets,
+    doctor,
+    jobs,
+    models,
+    predict,
+    processes,
+    uploads,
+)
 from modelyard.cli.session import Session
 from modelyard.errors import ModelyardError
 
@@ -24,6 +35,8 @@ app.command(datasets.app)
 app.command(jobs.app)
 app.command(models.app)
 app.command(predict.predict)
+app.command(batch_predictions.predict_batch)
+app.command(batch_predictions.app)
 app.command(checkpoints.app)
 app.command(components.components)
 app.command(uploads.app)

@@ -13,6 +13,15 @@ from modelyard.specs.aliases import (
     Requirement,
     RollbackRequest,
 )
+from modelyard.specs.batch_predictions import (
+    BatchDataset,
+    BatchFile,
+    BatchPrediction,
+    BatchProgress,
+    BatchRequest,
+    BatchState,
+    BatchTransition,
+)
 from modelyard.specs.checkpoints import Checkpoint
 from modelyard.specs.common import Page, Problem, ProblemError
 from modelyard.specs.components import ComponentInfo, ParameterInfo
@@ -68,6 +77,13 @@ __all__ = [
     "MAX_INSTANCES",
     "AliasMove",
     "AliasUpdate",
+    "BatchDataset",
+    "BatchFile",
+    "BatchPrediction",
+    "BatchProgress",
+    "BatchRequest",
+    "BatchState",
+    "BatchTransition",
     "BestCheckpoint",
     "Checkpoint",
     "CheckpointPolicy",

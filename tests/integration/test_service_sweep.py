@@ -16,7 +16,7 @@ from kombu.exceptions import OperationalError
 import migrations
 from core import queue
 from core.db.engines import Database, open_async_database, open_database
-from core.db.models import Dataset, IdempotentReply, Job, Worker
+from core.db.models import BatchPrediction, Dataset, IdempotentReply, Job, Worker
 from core.db.statements import jobs
 from core.settings import Settings
 from modelyard.specs import JobState, Wanted
@@ -103,6 +103,27 @@ class House:
             "queued_at": NOW,
         }
         return self.add(Job(id=job_id, **{**row, **values}))
+
+    def batch(self, batch_id: str, **values: Any) -> str:
+        row = {
+            "owner": "o",
+            "state": "running",
+            "wanted": Wanted.RUN,
+            "pool": "cpu",
+            "model": "m",
+            "version": 1,
+            "version_id": "ver_1",
+            "dataset_id": "ds_1",
+            "format": "csv",
+            "warnings": [],
+            "fence": 1,
+            "attempt": 1,
+            "progress": {},
+            "transitions": [],
+            "created_at": NOW,
+            "queued_at": NOW,
+        }
+        return self.add(BatchPrediction(id=batch_id, **{**row, **values}))
 
     def worker(self, worker_id: str = "wrk_1", **values: Any) -> str:
         row = {
@@ -234,6 +255,38 @@ def test_nobody_makes_room_for_a_job_that_may_not_be_claimed(house: House) -> No
     house.job("job_gpu", state=JobState.QUEUED, pool="gpu", priority=1)
     house.sweep(0)
     assert house.get(Job, "job_1").preempted_by is None
+
+
+def test_a_batch_prediction_makes_room_for_a_higher_priority(house: House) -> None:
+    house.worker("wrk_1", slots=2, busy=2)
+    house.job("job_same", worker_id="wrk_1", queued_at=NOW - timedelta(hours=1))
+    house.batch("bp_1", worker_id="wrk_1")
+    house.job("job_urgent", state=JobState.QUEUED, priority=1)
+    house.sweep(0, 10)
+    assert house.get(BatchPrediction, "bp_1").preempted_by == "job_urgent"
+    assert house.get(Job, "job_same").preempted_by is None
+
+
+def test_a_batch_prediction_whose_lease_stands_still_is_queued_again_and_fails_after_three(
+    house: House,
+) -> None:
+    house.batch("bp_1")
+    house.sweep(0, 59)
+    assert house.get(BatchPrediction, "bp_1").state == "running"
+    for losses in (1, 2, 3):
+        house.change(BatchPrediction, "bp_1", state="running", fence=losses)
+        house.sweep(0, 60)
+        assert house.get(BatchPrediction, "bp_1").losses == losses
+    batch = house.get(BatchPrediction, "bp_1")
+    assert (batch.state, batch.error["code"]) == ("failed", "worker_lost")
+
+
+def test_a_waiting_batch_prediction_wakes_its_pool(house: House) -> None:
+    house.worker("wrk_1", slots=2)
+    house.batch("bp_1", state="queued")
+    house.batch("bp_later", state="queued", not_before=NOW + timedelta(seconds=5))
+    house.sweep(0)
+    assert house.sent == ["cpu"]
 
 
 def test_two_sweepers_stop_one_job_for_one_that_waits(house: House) -> None:

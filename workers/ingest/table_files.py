@@ -132,13 +132,13 @@ class ParquetFile:
         except (pa.ArrowException, OSError, ValueError) as error:
             raise _bad_parquet(name, error) from error
         self.columns = list(schema.names)
-        self.dtypes: dict[str, str | None] = {field.name: _dtype_of(field, name) for field in schema}
+        self.dtypes: dict[str, str | None] = {field.name: dtype_of(field, name) for field in schema}
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         try:
             for batch in self._file.iter_batches(_PARQUET_ROWS, use_threads=False):
                 columns = [
-                    pc.cast(plain(column), pa.string()) if self.dtypes[field.name] == "string" else column
+                    cells_of(column, self.dtypes[field.name])
                     for field, column in zip(batch.schema, batch.columns, strict=True)
                 ]
                 yield trimmed(pa.record_batch(columns, names=self.columns), self.name)
@@ -197,7 +197,12 @@ def _has_twins(columns: Sequence[str]) -> bool:
     return len(set(columns)) < len(columns)
 
 
-def _dtype_of(field: pa.Field, name: str) -> str:
+def cells_of(column: pa.Array, dtype: str | None) -> pa.Array:
+    """A column of Parquet as a table's is stored, but for the width of its numbers."""
+    return pc.cast(plain(column), pa.string()) if dtype == "string" else column
+
+
+def dtype_of(field: pa.Field, name: str) -> str:
     """Dates, times and decimals: dates and times become ISO strings, decimals floats."""
     dtype = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     types = pa.types

@@ -63,6 +63,10 @@ def dataset_of_job(dataset_id: str) -> Select[Dataset]:
     return select(Dataset).where(Dataset.id == dataset_id)
 
 
+def by_ids(dataset_ids: list[str]) -> Select[Dataset]:
+    return select(Dataset).where(Dataset.id.in_(dataset_ids))
+
+
 def jobs_using(dataset_id: str) -> Select[str]:
     """Jobs that are not terminal and still read this version."""
     return select(Job.id).where(Job.dataset_id == dataset_id, Job.state.not_in(TERMINAL)).limit(5)
