@@ -1,6 +1,8 @@
 """The child, or the worker, killed at many places of a batch prediction: the bytes of the unbroken run."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,43 +46,56 @@ def digits(house: House, manifest: Manifest, tmp_path_factory: pytest.TempPathFa
     return house
 
 
-@pytest.fixture(scope="module", params=["parquet", "csv", "jsonl"])
-def unbroken(digits: House, request: pytest.FixtureRequest) -> tuple[str, tuple[str, str]]:
-    """A format, and the hashes of the two files in it."""
-    batch_id = batches.queue(digits, "spoiled", format=request.param)
-    assert predict_one(digits)
-    return request.param, batches.hashes(digits, batch_id)
+@pytest.fixture(scope="module")
+def unbroken(digits: House) -> dict[str, tuple[str, str]]:
+    """The hashes of the two files, by their format."""
+    queued = {kind: batches.queue(digits, "spoiled", format=kind) for kind in ("parquet", "csv", "jsonl")}
+    while predict_one(digits):
+        pass
+    return {kind: batches.hashes(digits, batch_id) for kind, batch_id in queued.items()}
 
 
-@pytest.mark.parametrize("stage", IN_THE_CHILD)
+def cases(stages: dict[str, tuple[str, int]], quick: set[str], joining: str) -> Iterator[Any]:
+    """Every stage in one format, and one in which the files are made in the others. Those that are not
+    `quick` are deep: they look like another from outside."""
+    for stage in stages:
+        marks = [] if stage in quick else [pytest.mark.deep]
+        yield pytest.param("parquet", *stages[stage], id=stage, marks=marks)
+    for kind in ("csv", "jsonl"):
+        yield pytest.param(kind, *stages[joining], id=f"{joining}, {kind}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "call"),
+    list(cases(IN_THE_CHILD, {"later rows", "closing a part", "told of a part", "joining"}, "joined")),
+)
 def test_a_child_killed_in_any_stage_loses_and_doubles_no_row(
-    digits: House, unbroken: tuple[str, tuple[str, str]], stage: str
+    digits: House, unbroken: dict[str, tuple[str, str]], kind: str, place: str, call: int
 ) -> None:
-    kind, expected = unbroken
     batch_id = batches.queue(digits, "spoiled", format=kind)
-    place, call = IN_THE_CHILD[stage]
     injected.inject(digits, place, "kill", call=call)
     assert predict_one(digits)
     assert not injected.is_left(digits)
     assert batches.read(digits, batch_id).state == "queued"
     assert predict_one(digits)
-    assert_ended_once(digits, batch_id, expected)
+    assert_ended_once(digits, batch_id, unbroken[kind])
 
 
-@pytest.mark.parametrize("stage", IN_THE_WORKER)
+@pytest.mark.parametrize(
+    ("kind", "place", "call"),
+    list(cases(IN_THE_WORKER, {"before a part's file", "between file and row"}, "between files and row")),
+)
 def test_a_worker_killed_in_any_stage_loses_and_doubles_no_row(
-    digits: House, unbroken: tuple[str, tuple[str, str]], stage: str
+    digits: House, unbroken: dict[str, tuple[str, str]], kind: str, place: str, call: int
 ) -> None:
-    kind, expected = unbroken
     batch_id = batches.queue(digits, "spoiled", format=kind)
-    place, call = IN_THE_WORKER[stage]
     injected.inject(digits, place, "kill", call=call)
     assert injected.work_in_process(digits) == -9
     assert not injected.is_left(digits)
     assert batches.read(digits, batch_id).state == "running"
     lose(digits, batch_id)
     assert predict_one(digits)
-    assert_ended_once(digits, batch_id, expected)
+    assert_ended_once(digits, batch_id, unbroken[kind])
 
 
 def lose(house: House, batch_id: str) -> None:

@@ -32,6 +32,10 @@ LAYERS = [{"type": "Linear", "out_features": 3}]
 CITIES = ["bern", "rome", "oslo"]
 
 
+#: For what has nothing to do with the database.
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def preloaded() -> None:
     children.preload()
@@ -97,6 +101,7 @@ def test_each_row_has_its_answer_or_its_error_in_order(digits: House) -> None:
     assert not list(digits.settings.scratch().glob("predictions/*/*"))
 
 
+@on_sqlite
 def test_one_split_is_numbered_by_itself(digits: House) -> None:
     batch_id = batches.queue(digits, "spoiled", split="test", format="parquet")
     predict_one(digits)
@@ -106,6 +111,7 @@ def test_one_split_is_numbered_by_itself(digits: House) -> None:
     assert {row["split"] for row in answered + failed} == {"test"}
 
 
+@on_sqlite
 def test_the_three_formats_say_the_same(digits: House) -> None:
     found = {kind: batches.queue(digits, "spoiled", format=kind) for kind in ("parquet", "csv", "jsonl")}
     while predict_one(digits):
@@ -137,6 +143,7 @@ def as_parquet(rows: list[dict[str, Any]]) -> bytes:
     return parquet_bytes({name: [row[name] for row in rows] for name in rows[0]})
 
 
+@on_sqlite
 @pytest.mark.parametrize("write", [as_csv, jsonl_bytes, as_parquet], ids=["csv", "jsonl", "parquet"])
 def test_an_uploaded_file_is_answered_as_the_rows_are_one_by_one(cities: House, write: Any) -> None:
     rows = rows_of_cities()
@@ -154,6 +161,7 @@ def test_an_uploaded_file_is_answered_as_the_rows_are_one_by_one(cities: House, 
     assert batches.read(cities, batch_id).progress["rows"] == 40
 
 
+@on_sqlite
 def test_a_row_of_a_file_that_is_broken_spoils_no_other(cities: House) -> None:
     lines = as_csv(rows_of_cities()).splitlines()
     lines[3] = b"2,0.5"
@@ -168,6 +176,7 @@ def test_a_row_of_a_file_that_is_broken_spoils_no_other(cities: House) -> None:
     assert len(batches.answers(cities, batch_id)) == 37
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("data", "said"),
     [
@@ -187,6 +196,7 @@ def test_a_file_that_cannot_be_read_fails_and_says_why(cities: House, data: byte
     assert said in batch.error["message"]
 
 
+@on_sqlite
 def test_no_rows_make_two_empty_files(cities: House) -> None:
     batch_id = batches.queue(
         cities, upload_id=batches.upload(cities, b"size,is_old,word\n"), format="parquet"
@@ -203,7 +213,7 @@ def test_no_rows_make_two_empty_files(cities: House) -> None:
 def slow(digits: House, monkeypatch: pytest.MonkeyPatch) -> str:
     """One of eight parts, each of which takes its time."""
     monkeypatch.setattr(orders, "PART_ROWS", 256)
-    monkeypatch.setattr(process, "_run", batches.run_slowly)
+    monkeypatch.setattr(process, "_run", batches.run_slowly_at_first)
     return batches.queue(digits, "spoiled")
 
 
@@ -250,7 +260,7 @@ def test_a_draining_worker_gives_it_back_and_another_ends_it_the_same(
     assert kept
     other = homes.open_house(database_url, digits.settings.home)
     assert predict_one(other)
-    unbroken = batches.queue(other, "spoiled")
+    unbroken = batches.queue(other, "spoiled", fence=1)  # not slowed down
     assert predict_one(other)
     assert batches.hashes(other, slow) == batches.hashes(other, unbroken)
     other.database.close()
@@ -283,6 +293,7 @@ def test_three_deaths_without_a_part_between_fail_it(digits: House, monkeypatch:
     assert "exit code 7" in batch.error["message"]
 
 
+@on_sqlite
 def test_a_damaged_part_is_made_again(digits: House, slow: str) -> None:
     thread = in_thread(digits)
     wait_for_part(digits, slow)
@@ -294,11 +305,12 @@ def test_a_damaged_part_is_made_again(digits: House, slow: str) -> None:
     damaged[len(damaged) // 2] ^= 1
     path.write_bytes(damaged)
     assert predict_one(digits)
-    unbroken = batches.queue(digits, "spoiled")
+    unbroken = batches.queue(digits, "spoiled", fence=1)  # not slowed down
     assert predict_one(digits)
     assert batches.hashes(digits, slow) == batches.hashes(digits, unbroken)
 
 
+@on_sqlite
 def test_a_version_that_answers_otherwise_here_fails(digits: House) -> None:
     (version,) = homes.read_versions(digits)
     path = digits.storage.fetch(version.manifest_key)
@@ -315,6 +327,7 @@ def test_a_version_that_answers_otherwise_here_fails(digits: House) -> None:
     assert (error["code"], "golden samples" in error["message"]) == ("weights_mismatch", True)
 
 
+@on_sqlite
 def test_a_version_whose_files_are_damaged_fails(digits: House) -> None:
     (version,) = homes.read_versions(digits)
     with digits.storage.fetch(version.manifest_key).open("ab") as file:
