@@ -42,6 +42,6 @@ def test_a_dataset_and_a_file_are_answered_row_by_row(
     words = ["predict-batch", "sides", str(rows), "--output", str(output), "--errors", str(failed)]
     assert run(["--url", stack.url, "--key", stack.key, *words]) == 0
     assert "3000 rows answered by sides@1" in capfd.readouterr().out
-    answered, told = (list(csv.DictReader(path.open(newline=""))) for path in (output, failed))
+    answered, told = (list(csv.DictReader(path.read_text().splitlines())) for path in (output, failed))
     assert [row["label"] for row in answered] == table["label"]
     assert [(row["row"], row["code"]) for row in told] == [("3000", "bad_instance")]
