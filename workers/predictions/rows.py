@@ -8,11 +8,10 @@ from typing import Any, Protocol, TypeAlias, assert_never
 
 import msgspec
 
-from core.data.arrow import open_table
+from core.data.arrow import array_column, open_table
 from core.data.instances import BadInstance
 from core.data.manifest import Kind, Manifest
 from core.nets.artifacts import VersionManifest
-from workers.inputs import array_column
 from workers.predictions.messages import FromDataset, FromUpload
 from workers.predictions.uploads import open_upload
 
