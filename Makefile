@@ -66,7 +66,7 @@ $(SERVER): pyproject.toml constraints.txt | $(MADE)
 
 $(DEV): pyproject.toml constraints.txt | $(MADE)
 	@echo "installing the server and its tests; the first time takes some minutes (torch is large)"
-	$(INSTALL) '.[server,explain,demo,dev]'
+	$(INSTALL) '.[server,explain,export,demo,dev]'
 	@touch $(SERVER) $@
 
 $(BENCH): pyproject.toml constraints.txt | $(MADE)
@@ -80,7 +80,7 @@ $(MIN_DEV): pyproject.toml constraints.txt constraints-torch-min.txt | $(MADE)
 	$(PYTHON) -m venv $(MIN_VENV)
 	grep -vE '^((torch|torchvision|triton|setuptools)==|(cuda|nvidia)-)' constraints.txt > $(MIN_VENV)/constraints.txt
 	$(MIN_VENV)/bin/python -m pip install --quiet --constraint $(MIN_VENV)/constraints.txt \
-	  --constraint constraints-torch-min.txt --editable '.[server,explain,demo,dev]'
+	  --constraint constraints-torch-min.txt --editable '.[server,explain,export,demo,dev]'
 	@touch $@
 
 $(MADE):
