@@ -100,14 +100,22 @@ class Predictor:
 
     def replay(self) -> float:
         """The greatest difference from the golden outputs; infinite where a sample is no longer readable."""
-        golden = self.manifest.golden
-        if not golden:
+        if not self.manifest.golden:
             return 0.0
         try:
             rows = self.golden_rows()
         except BadInstance:
             return float("inf")
-        outputs_BC = self.outputs(rows).reshape(len(golden), -1).double()
+        return self.apart(self.outputs(rows))
+
+    def golden_rows(self) -> list[Row]:
+        """Raises BadInstance where a golden sample is no longer readable."""
+        return [self._from_golden(sample.instance) for sample in self.manifest.golden]
+
+    def apart(self, outputs: Tensor) -> float:
+        """How far answers to the golden rows are from the golden outputs; infinite where one is no number."""
+        golden = self.manifest.golden
+        outputs_BC = outputs.reshape(len(golden), -1).double()
         expected_BC = torch.tensor([sample.outputs for sample in golden], dtype=torch.float64)
         difference_BC = (outputs_BC - expected_BC).abs()
         if self.manifest.task == "regression":
@@ -115,25 +123,26 @@ class Predictor:
         greatest = difference_BC.max().item()
         return greatest if np.isfinite(greatest) else float("inf")
 
-    def golden_rows(self) -> list[Row]:
-        """Raises BadInstance where a sample is no longer readable."""
-        return [self._from_golden(sample.instance) for sample in self.manifest.golden]
-
     def outputs(self, rows: Sequence[Row]) -> Tensor:
         """[B, C] scores of classes or labels, or [B, …] values in the target's unit, on the CPU."""
         parts = []
         with torch.inference_mode():
             for start in range(0, len(rows), MAX_FORWARD_ROWS):
-                batch = [
-                    torch.stack(part) for part in zip(*rows[start : start + MAX_FORWARD_ROWS], strict=True)
-                ]
-                inputs = [part.to(self.device) for part in self._transformed(batch)]
+                inputs = self.net_inputs(rows[start : start + MAX_FORWARD_ROWS])
                 parts.append(self.scores(self.net(*inputs)).cpu())
         return torch.cat(parts)
 
+    def net_inputs(self, rows: Sequence[Row]) -> list[Tensor]:
+        """One batch as the net takes it: [B, …] for each of its inputs, transformed, on its device."""
+        batch = [torch.stack(part) for part in zip(*rows, strict=True)]
+        return [part.to(self.device) for part in self._transformed(batch)]
+
     def scores(self, outputs: Outputs) -> Tensor:
-        readout = self.manifest.readout or FORMAT_1_READOUTS[self.manifest.task]
-        return read_out(readout, outputs)
+        return read_out(self.readout, outputs)
+
+    @property
+    def readout(self) -> Readout:
+        return self.manifest.readout or FORMAT_1_READOUTS[self.manifest.task]
 
     def _transformed(self, batch: list[Tensor]) -> list[Tensor]:
         if self.pipeline is None:

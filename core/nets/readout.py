@@ -83,14 +83,14 @@ def read_out(readout: Readout, outputs: Outputs) -> Tensor:
     """[B, K] scores of all classes or labels, or values [B, …]; float32, where scaled float64."""
     answers = _activated(readout, outputs)
     if readout.is_binary:
-        second_B1 = answers.reshape(len(answers), 1)
+        second_B1 = answers.reshape(answers.shape[0], 1)
         return torch.cat([1 - second_B1, second_B1], dim=1)
     return answers if readout.scaling is None else restored(readout.scaling, answers)
 
 
 def restored(scaling: Scaling, values: Tensor) -> Tensor:
     """Values [B, …] as the loss sees them, in the target's unit; float64."""
-    flat_BK = values.double().reshape(len(values), -1)
+    flat_BK = values.double().reshape(values.shape[0], -1)
     mean_K, std_K = flat_BK.new_tensor(scaling.mean), flat_BK.new_tensor(scaling.std)
     flat_BK = flat_BK * std_K + mean_K
     return (flat_BK.expm1() if scaling.is_log else flat_BK).reshape(values.shape)
