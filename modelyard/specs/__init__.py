@@ -22,7 +22,7 @@ from modelyard.specs.batch_predictions import (
     BatchState,
     BatchTransition,
 )
-from modelyard.specs.checkpoints import Checkpoint
+from modelyard.specs.checkpoints import Checkpoint, WeightsFormat
 from modelyard.specs.common import Page, Problem, ProblemError
 from modelyard.specs.components import ComponentInfo, ParameterInfo
 from modelyard.specs.datasets import (
@@ -146,4 +146,5 @@ __all__ = [
     "Upload",
     "UploadRequest",
     "Wanted",
+    "WeightsFormat",
 ]
