@@ -94,9 +94,7 @@ class Predictor:
     def net_inputs(self, instances: Sequence[Any]) -> list[Tensor]:
         """[B, …] of each input of the net, as `predict` makes them. Raises BadInstance for the first instance
         that cannot be read."""
-        rows = [self.decode(instance) for instance in instances]
-        batch = [torch.stack(part) for part in zip(*rows, strict=True)]
-        return [part.to(self.device) for part in self._transformed(batch)]
+        return self.batch([self.decode(instance) for instance in instances])
 
     def replay(self) -> float:
         """The greatest difference from the golden outputs; infinite where a sample is no longer readable."""
@@ -128,11 +126,11 @@ class Predictor:
         parts = []
         with torch.inference_mode():
             for start in range(0, len(rows), MAX_FORWARD_ROWS):
-                inputs = self.net_inputs(rows[start : start + MAX_FORWARD_ROWS])
+                inputs = self.batch(rows[start : start + MAX_FORWARD_ROWS])
                 parts.append(self.scores(self.net(*inputs)).cpu())
         return torch.cat(parts)
 
-    def net_inputs(self, rows: Sequence[Row]) -> list[Tensor]:
+    def batch(self, rows: Sequence[Row]) -> list[Tensor]:
         """One batch as the net takes it: [B, …] for each of its inputs, transformed, on its device."""
         batch = [torch.stack(part) for part in zip(*rows, strict=True)]
         return [part.to(self.device) for part in self._transformed(batch)]

@@ -90,6 +90,12 @@ class Settings(BaseSettings):
         gt=0,
         description="address space an explanation may take beyond what torch has taken",
     )
+    export_deadline_s: float = Field(
+        default=120, gt=0, description="an export of weights that takes longer is ended"
+    )
+    export_memory_bytes: int = Field(
+        default=8192 * MIB, gt=0, description="address space an export may take beyond what torch has taken"
+    )
     plugins: str = Field(
         default="",
         description="packages whose layers, transforms and losses a spec may name, by commas; or all",

@@ -30,6 +30,7 @@ from service.api import (
     samples,
     suspects,
     uploads,
+    weights,
 )
 from service.auth import Authenticate, Keyring, undecided_routes
 from service.edge import Edge
@@ -69,6 +70,7 @@ def create_app(settings: Settings) -> Edge:
             checkpoints.Checkpoints,
             models.Models,
             aliases.Aliases,
+            weights.VersionWeights,
             predictions.Predictions,
             open_inference.OpenInferenceHealth,
             open_inference.OpenInferenceServer,

@@ -1,4 +1,5 @@
-"""What becomes of uploads and parts that nobody needs any more: their rows, then their bytes."""
+"""What becomes of what nobody needs any more: uploads and parts (their rows, then their bytes), and exports of
+collected weights."""
 
 import asyncio
 
@@ -6,11 +7,12 @@ import structlog
 
 from core.db.engines import AsyncDatabase
 from core.db.models import BatchPrediction, utc_now
-from core.db.statements import batch_predictions, uploads
+from core.db.statements import batch_predictions, checkpoints, uploads
+from core.export import stored
 from core.storage import Storage
 from core.storage.keys import batch_folder
 
-#: Collected at one look.
+#: Looked at, or collected, at once.
 MAX_COLLECTED = 100
 
 log = structlog.stdlib.get_logger()
@@ -19,6 +21,20 @@ log = structlog.stdlib.get_logger()
 async def collect(database: AsyncDatabase, storage: Storage) -> None:
     await collect_expired(database, storage)
     await collect_parts(database, storage)
+    await collect_exports(database, storage)
+
+
+async def collect_exports(database: AsyncDatabase, storage: Storage) -> None:
+    """Of checkpoints that were collected, or whose job was deleted."""
+    exported = sorted(await asyncio.to_thread(stored.exported, storage))
+    for start in range(0, len(exported), MAX_COLLECTED):
+        named = exported[start : start + MAX_COLLECTED]
+        async with database.read() as session:
+            ready = set(await session.scalars(checkpoints.ready_among(named)))
+        for checkpoint_id in named:
+            if checkpoint_id not in ready:
+                await asyncio.to_thread(stored.forget, storage, checkpoint_id)
+                log.info("export_collected", checkpoint=checkpoint_id)
 
 
 async def collect_expired(database: AsyncDatabase, storage: Storage) -> None:

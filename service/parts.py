@@ -18,6 +18,7 @@ from service import explainer, planner
 from service.collection import collect
 from service.comparing import Comparer
 from service.estimates import Estimator
+from service.exporter import Exporter
 from service.helper import Helper, explanations, plans
 from service.inference.cache import ModelCache
 from service.inference.engine import Engine
@@ -51,6 +52,7 @@ class Parts:
     estimator: Estimator
     statistics: Statistics
     infer_room: Room
+    exporter: Exporter
     stopping: asyncio.Event
 
     async def served(self, found: Found) -> Served:
@@ -67,6 +69,7 @@ class Parts:
         self.jobs_watcher.stop()
         self.datasets_watcher.stop()
         self.batches_watcher.stop()
+        self.exporter.stop()
 
     async def close(self) -> None:
         self.begin_stop()
@@ -75,6 +78,7 @@ class Parts:
         self.models.close()
         self.helper.close()
         self.explainer.close()
+        self.exporter.close()
         if self.near is not None:
             self.near.close()
         if self.changes is not None:
@@ -116,6 +120,7 @@ def open_parts(settings: Settings) -> Parts:
         estimator=Estimator(database),
         statistics=Statistics(),
         infer_room=Room(),
+        exporter=Exporter(settings, storage),
         stopping=asyncio.Event(),
     )
 

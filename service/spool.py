@@ -102,7 +102,7 @@ def spool_folder(scratch: Path) -> Path:
 
 def remove_abandoned(scratch: Path, older_than_s: float) -> None:
     """Files that a killed service left; one that is being written has a fresh time."""
-    for path in spool_folder(scratch).glob("*.part"):
+    for path in spool_folder(scratch).glob("*.part*"):
         try:
             if time.time() - path.stat().st_mtime > older_than_s:
                 path.unlink()

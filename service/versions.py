@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from core.db.models import Version
 from core.db.statements import batch_predictions, checkpoints, models
 from core.errors import Conflict
+from core.export import stored
 from service.aliases import moving
 from service.models import require_model, require_version
 from service.parts import Parts
@@ -32,9 +33,12 @@ async def delete_version(parts: Parts, owner: str, name: str, number: int) -> No
                 f"{'it' if len(users) == 1 else 'them'} to end, or cancel.",
                 code="version_in_use",
             )
+        checkpoint_id = row.checkpoint_id
         row.state = models.DELETED
         row.job_id = row.checkpoint_id = None
     await asyncio.to_thread(parts.storage.delete, row.manifest_key)
+    if checkpoint_id is not None:  # what was made of its weights names it
+        await asyncio.to_thread(stored.forget, parts.storage, checkpoint_id)
 
 
 async def _users(session: AsyncSession, row: Version) -> list[str]:

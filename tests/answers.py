@@ -5,6 +5,12 @@ import os
 import time
 from pathlib import Path
 
+import msgspec
+
+from core.export.make import Order
+from core.storage.durable import describe as described
+from service.export_child import Made
+
 
 def describe(_payload: bytes) -> bytes:
     """Who answers, and how it stands."""
@@ -34,3 +40,11 @@ def obey(payload: bytes) -> bytes:
             except MemoryError:
                 return b"refused"
     return describe(payload) if payload == b"describe" else payload
+
+
+def export(payload: bytes) -> bytes:
+    """Does what the job's id says, then makes a file of it."""
+    order = msgspec.msgpack.decode(payload, type=Order)
+    obey(order.lineage["job"].encode())
+    Path(order.target).write_text(order.lineage["job"])
+    return msgspec.msgpack.encode(Made(described(Path(order.target))))

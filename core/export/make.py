@@ -82,7 +82,7 @@ def _make_tensors(
     if manifest is not None and manifest.golden:
         predictor = Predictor.of(manifest, state)
         row = _golden_rows(predictor)[:1]
-        ports = about.ports_of(manifest, predictor.net_inputs(row), predictor.outputs(row))
+        ports = about.ports_of(manifest, predictor.batch(row), predictor.outputs(row))
         header = header | about.describe(predictor, ports)
     tensors.write(state, header, target)
     came = tensors.read(target)
@@ -95,7 +95,7 @@ def _make_tensors(
 
 
 def _make_graph(kind: WeightsFormat, predictor: Predictor, header: dict[str, str], target: Path) -> None:
-    inputs = predictor.net_inputs(_golden_rows(predictor))
+    inputs = predictor.batch(_golden_rows(predictor))
     traced = trace(predictor, inputs)
     header = header | about.describe(predictor, traced.ports)
     came = _written(kind, traced, header, target, batches(traced, inputs))

@@ -1,20 +1,18 @@
-"""`/v1/checkpoints`: one checkpoint, and its weights as PyTorch users expect them."""
-
-import asyncio
+"""`/v1/checkpoints`: one checkpoint, and its weights to take along."""
 
 from litestar import Controller, Response, get
 from litestar.response import Stream
 
 from core.db.models import Checkpoint as Row
-from core.db.statements import checkpoints
-from core.errors import Gone, NotFound
-from modelyard.specs import Checkpoint
-from service.api.parameters import CheckpointPath
+from core.db.statements import checkpoints, models
+from core.errors import NotFound
+from modelyard.specs import Checkpoint, WeightsFormat
+from service.api.parameters import CheckpointPath, FormatQuery
 from service.auth import Scope, needs
 from service.bodies import AnyRequest
-from service.files import send_file
 from service.parts import Parts, Wired
 from service.views import checkpoint_view
+from service.weights import send_weights
 
 
 class Checkpoints(Controller):
@@ -28,17 +26,19 @@ class Checkpoints(Controller):
 
     @get("/weights", media_type="application/octet-stream")
     async def weights(
-        self, request: AnyRequest, parts: Wired, checkpoint_id: CheckpointPath
+        self,
+        request: AnyRequest,
+        parts: Wired,
+        checkpoint_id: CheckpointPath,
+        kind: FormatQuery = WeightsFormat.PT,
     ) -> Response[bytes] | Stream:
-        """A plain `state_dict` for `torch.load(path, weights_only=True)`; with Range, and `ETag` = sha256."""
+        """`pt`: a plain `state_dict` for `torch.load(path, weights_only=True)`; other formats are made at the
+        first request for them. With Range, and `ETag` = sha256. 503 and `Retry-After` where an export takes
+        longer than a request is held; 422 with the reason for a net that a format cannot hold."""
         row = await _one(parts, request.user.owner, checkpoint_id)
-        if row.state != "ready":
-            raise _gone(row)
-        try:
-            path = await asyncio.to_thread(parts.storage.fetch, row.weights_key)
-        except FileNotFoundError as error:  # collected since the row was read
-            raise _gone(row) from error
-        return send_file(request, path, sha256=row.weights_sha256, filename=f"{row.id}.pt")
+        async with parts.database.read() as session:
+            version = (await session.scalars(models.version_of(row.id))).one_or_none()
+        return await send_weights(request, parts, row, version, kind, name=row.id)
 
 
 async def _one(parts: Parts, owner: str, checkpoint_id: str) -> Row:
@@ -49,11 +49,3 @@ async def _one(parts: Parts, owner: str, checkpoint_id: str) -> Row:
             f"You have no checkpoint {checkpoint_id[:100]}; GET /v1/jobs/{{id}}/checkpoints lists them."
         )
     return row
-
-
-def _gone(row: Row) -> Gone:
-    return Gone(
-        f"The weights of {row.id} are {row.state}: a job keeps its newest and its best checkpoints. "
-        f"GET /v1/jobs/{row.job_id}/checkpoints lists what is there.",
-        code="collected",
-    )

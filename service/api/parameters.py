@@ -4,11 +4,17 @@ from typing import Annotated
 
 from litestar.params import HeaderParameter, PathParameter, QueryParameter
 
+from modelyard.specs import WeightsFormat
+
 NamePath = Annotated[str, PathParameter(description="a dataset's or model's name")]
 JobPath = Annotated[str, PathParameter(description="a job's id")]
 CheckpointPath = Annotated[str, PathParameter(description="a checkpoint's id")]
 AliasPath = Annotated[str, PathParameter(description="a name for a version, such as `production`")]
 VersionPath = Annotated[int, PathParameter(ge=1, le=2**31 - 1, description="a version's number")]
+
+FormatQuery = Annotated[
+    WeightsFormat, QueryParameter(name="format", description="of the file; see docs/exporting.md")
+]
 
 Limit = Annotated[int, QueryParameter(ge=1, le=200, description="rows of a page")]
 #: A cursor is the id of the last row seen: a made-up one would give the first page again, or an empty one.

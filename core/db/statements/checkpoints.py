@@ -24,6 +24,10 @@ def ready_checkpoints(job_id: str) -> Select[Checkpoint]:
     )
 
 
+def ready_among(checkpoint_ids: list[str]) -> Select[str]:
+    return select(Checkpoint.id).where(Checkpoint.id.in_(checkpoint_ids), Checkpoint.state == "ready")
+
+
 def set_checkpoint_state(checkpoint_id: str, state: str) -> Update:
     return update(Checkpoint).where(Checkpoint.id == checkpoint_id).values(state=state)
 

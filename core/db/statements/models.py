@@ -135,3 +135,13 @@ def learned_from(version_ids: list[str]) -> Select[str, Dataset, Checkpoint]:
 def jobs_beginning_with(checkpoint_id: str) -> Select[str]:
     """Jobs that have not ended and begin with these weights."""
     return select(Job.id).where(Job.start_checkpoint_id == checkpoint_id, Job.state.not_in(TERMINAL)).limit(5)
+
+
+def version_of(checkpoint_id: str) -> Select[Version]:
+    """The version that was registered from a checkpoint; of several a ready one, then the newest."""
+    return (
+        select(Version)
+        .where(Version.checkpoint_id == checkpoint_id)
+        .order_by(case((Version.state == READY, 0), else_=1), Version.id.desc())
+        .limit(1)
+    )
