@@ -1,11 +1,13 @@
 """`modelyard models`: what was trained, and which version a name stands for."""
 
 from itertools import islice
+from pathlib import Path
+from typing import Annotated
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from modelyard.cli.session import AsJson, Count, Session, Shared, number, numbers
-from modelyard.specs import Compared, Model, ModelVersion, Requirement
+from modelyard.specs import Compared, Model, ModelVersion, Requirement, WeightsFormat
 
 app = App(name="models", help="What was trained, and which version an alias names.")
 
@@ -44,6 +46,28 @@ def show(model: str, *, version: int | None = None, as_json: AsJson = False, ses
         session.show_json({"model": found, "versions": versions})
         return
     _show_model(session, found, versions)
+
+
+@app.command
+def download(
+    model: str,
+    version: int,
+    *,
+    format: WeightsFormat = WeightsFormat.PT,
+    output: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None,
+    session: Shared,
+) -> None:
+    """Write the weights of a version to a file.
+
+    Args:
+        model: the model's name
+        version: which of its versions
+        format: pt and safetensors are tensors by name; onnx and torch_export the net's graph as well
+        output: the file to write; <model>-<version>.pt, or what the format's files are called
+    """
+    file = output or Path(f"{model}-{version}.{format.suffix}")
+    with session.client() as client:
+        session.say(str(client.models.download(model, version, file, format)))
 
 
 @app.command

@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 from modelyard.resources.downloads import Downloading
-from modelyard.transport import calls
 from modelyard.transport.calls import path as path_of
 from modelyard.transport.resource import R, operation
 from modelyard.transport.story import Story
@@ -14,11 +13,14 @@ class Checkpoints(Downloading[R]):
     """`client.checkpoints`."""
 
     @operation
-    def download(self, checkpoint_id: str, path: str | os.PathLike[str]) -> Story[Path]:
-        """Write the weights to the file `path`: a `state_dict` for `torch.load(…, weights_only=True)`.
+    def download(self, checkpoint_id: str, path: str | os.PathLike[str], format: str = "pt") -> Story[Path]:
+        """Write the weights to the file `path`.
 
+        `format`: `pt`, a `state_dict` for `torch.load(…, weights_only=True)`; `safetensors`; and, of a
+        checkpoint that a version was registered from, its graph as `onnx` or `torch_export` (.pt2).
         The file appears whole or not at all, and only when its SHA-256 is the one the service names.
-        Raises Gone where the bytes were collected, UnexpectedReply where they came damaged; OSError.
+        Raises Gone where the bytes were collected, Invalid where the net has no such form, Unavailable
+        where an export takes longer than the retries; UnexpectedReply where bytes came damaged; OSError.
         """
-        call = calls.get(path_of("/v1/checkpoints/{}/weights", checkpoint_id))
-        return (yield from self._download(call, path))
+        url = path_of("/v1/checkpoints/{}/weights", checkpoint_id)
+        return (yield from self._download_weights(url, path, format))

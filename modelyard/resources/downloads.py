@@ -3,16 +3,29 @@
 import hashlib
 import os
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from modelyard.errors import UnexpectedReply
+from modelyard.errors import InvalidArgument, UnexpectedReply
+from modelyard.specs import WeightsFormat
+from modelyard.transport import calls
 from modelyard.transport.resource import R, Resource
 from modelyard.transport.story import Call, InThread, Receive, Reply, Story
 
 
 class Downloading(Resource[R]):
     """A resource with files to download."""
+
+    def _download_weights(self, url: str, file: str | os.PathLike[str], format: str) -> Story[Path]:
+        """Raises InvalidArgument for a format that there is none of."""
+        if format not in set(WeightsFormat):
+            known = ", ".join(WeightsFormat)
+            raise InvalidArgument(f"expected one of the formats {known}, got {format!r}")
+        # The service may have to make the file first, and holds its answer meanwhile.
+        asked = None if format == WeightsFormat.PT else str(format)
+        call = replace(calls.get(url, format=asked), held_s=calls.LONG_POLL_S)
+        return (yield from self._download(call, file))
 
     def _download(self, call: Call, file: str | os.PathLike[str]) -> Story[Path]:
         """The file appears only when its SHA-256 is the one the service names. Raises UnexpectedReply where

@@ -1,14 +1,17 @@
 """Models: a name with versions that predict, and aliases that name a version."""
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from modelyard.resources.bodies import ARROW, CSV, Source, form_of, media_type, read_source
+from modelyard.resources.downloads import Downloading
 from modelyard.specs import AliasMove, Method, Model, ModelVersion, PredictReply, Requirement
 from modelyard.transport import calls
 from modelyard.transport.calls import path
-from modelyard.transport.resource import R, Resource, operation, streaming
+from modelyard.transport.resource import R, operation, streaming
 from modelyard.transport.story import Call, Story, Stream
 
 Require: TypeAlias = Mapping[str, Any] | Requirement
@@ -20,7 +23,7 @@ COMPARED_S = 120
 EXPLAINING_S = 150
 
 
-class Models(Resource[R]):
+class Models(Downloading[R]):
     """`client.models`. A `model` to predict with is `name`, `name@alias` or `name@version`."""
 
     @streaming
@@ -42,6 +45,14 @@ class Models(Resource[R]):
         return (
             yield from self._fetch(calls.get(path("/v1/models/{}/versions/{}", name, version)), ModelVersion)
         )
+
+    @operation
+    def download(
+        self, name: str, version: int, file: str | os.PathLike[str], format: str = "pt"
+    ) -> Story[Path]:
+        """Write the weights of a version to a file, as `checkpoints.download` does."""
+        url = path("/v1/models/{}/versions/{}/weights", name, version)
+        return (yield from self._download_weights(url, file, format))
 
     @operation
     def predict(

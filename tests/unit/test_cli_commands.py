@@ -419,6 +419,10 @@ def test_checkpoints_download_and_components(cli: Cli, service: ScriptedService,
     service.on("GET", "/v1/components", Answer(200, [component]))
     assert cli("checkpoints", "download", "ckpt_1", "-o", str(tmp_path / "w.pt")).status == 0
     assert (tmp_path / "w.pt").read_bytes() == b"state_dict"
+    service.on("GET", "/v1/models/m/versions/3/weights", weights(b"graph"))
+    ran = cli("models", "download", "m", "3", "--format", "torch_export", "-o", str(tmp_path / "m.pt2"))
+    assert (ran.status, service.requests[-1].query) == (0, {"format": "torch_export"})
+    assert (tmp_path / "m.pt2").read_bytes() == b"graph"
     assert (
         cli("components", "layer").out == "layer\tLinear\tin_features (inferred), out_features, bias=True\n"
     )

@@ -179,6 +179,42 @@ def test_a_download_appears_whole_under_its_name(
     assert [path.name for path in tmp_path.iterdir()] == ["weights.pt"]
 
 
+def test_weights_come_in_the_format_that_is_asked_for(
+    client: Client, service: ScriptedService, tmp_path: Path
+) -> None:
+    service.on("GET", "/v1/checkpoints/ckpt_1/weights", weights(b"a"), weights(b"b"))
+    service.on("GET", "/v1/models/m/versions/3/weights", weights(b"c"), weights(b"d"))
+    client.checkpoints.download("ckpt_1", tmp_path / "a")
+    client.checkpoints.download("ckpt_1", tmp_path / "b", format="safetensors")
+    client.models.download("m", 3, tmp_path / "c", format="onnx")
+    client.models.download("m", 3, tmp_path / "d")
+    assert [request.query for request in service.requests] == [
+        {},
+        {"format": "safetensors"},
+        {"format": "onnx"},
+        {},
+    ]
+    assert b"".join((tmp_path / name).read_bytes() for name in "abcd") == b"abcd"
+
+
+def test_an_export_under_way_is_asked_for_again(
+    client: Client, service: ScriptedService, tmp_path: Path
+) -> None:
+    busy = problem(503, "export_under_way", "it is being made", **{"Retry-After": "0"})
+    service.on("GET", "/v1/checkpoints/ckpt_1/weights", busy, busy, weights(b"graph"))
+    client.checkpoints.download("ckpt_1", tmp_path / "net.pt2", format="torch_export")
+    assert (tmp_path / "net.pt2").read_bytes() == b"graph"
+
+
+def test_a_format_that_there_is_none_of_is_not_asked_for(
+    client: Client, service: ScriptedService, tmp_path: Path
+) -> None:
+    with pytest.raises(errors.InvalidArgument, match="pt, safetensors, onnx, torch_export"):
+        client.checkpoints.download("ckpt_1", tmp_path / "w", format="keras")
+    assert service.requests == []
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_damaged_download_leaves_what_was_there(
     client: Client, service: ScriptedService, tmp_path: Path
 ) -> None:
