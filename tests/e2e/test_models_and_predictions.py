@@ -337,6 +337,18 @@ def test_weights_loaded_by_a_plain_script_give_the_answers_of_the_api(
     assert np.abs(scores_BC - answered_BC).max() < 1e-5
 
 
+def test_a_trained_version_s_graph_gives_the_answers_of_the_api(
+    client: Client, digits: Digits, tmp_path: Path
+) -> None:
+    path = client.models.download("digits", 1, tmp_path / "digits.pt2", format="torch_export")
+    x_BCHW = torch.tensor(digits.images_NHW)[:, None] / 255
+    with torch.no_grad():
+        scores_BC = torch.export.load(path).module()(x_BCHW).numpy()
+
+    answered_BC = scores_of(client.models.predict("digits@1", digits.images_NHW, top_k=10))
+    assert np.abs(scores_BC - answered_BC).max() < 1e-5
+
+
 def test_weights_come_in_ranges_and_not_again_where_the_client_has_them(
     http: httpx2.Client, client: Client, digits: Digits
 ) -> None:
