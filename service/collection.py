@@ -1,4 +1,4 @@
-"""What becomes of what nobody needs any more: uploads and parts (their rows, then their bytes), and exports of
+"""What becomes of what nobody needs any more: uploads and parts (their rows, then their bytes), exports of
 collected weights."""
 
 import asyncio
