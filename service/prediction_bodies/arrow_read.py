@@ -14,7 +14,8 @@ from modelyard.specs import MAX_INSTANCES
 #: A batch may hold one row.
 MAX_MESSAGES = 2 * MAX_INSTANCES
 
-_READ_ERRORS = (pa.ArrowException, OSError, ValueError, struct.error)
+#: A KeyError is what pyarrow makes of a type of Arrow's that it does not know.
+_READ_ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, struct.error)
 
 # The slots of Message, RecordBatch and DictionaryBatch that are read, and the kinds of header; by Message.fbs
 # of the Arrow format.
@@ -28,6 +29,7 @@ def table_of_stream(data: bytes) -> pa.Table:
     try:
         _refuse_compressed(data)
         with pa.ipc.open_stream(pa.BufferReader(data)) as reader:
+            _require_readable(reader.schema)
             batches = []
             num_rows = 0
             for batch in reader:
@@ -47,6 +49,11 @@ def table_of_stream(data: bytes) -> pa.Table:
     if not num_rows:
         raise Invalid("Expected rows in the Arrow stream, got none.", code="bad_arrow")
     return table
+
+
+def _require_readable(schema: pa.Schema) -> None:
+    """Names and types are text that Arrow has not looked at. Raises UnicodeDecodeError."""
+    _ = [(field.name, str(field.type)) for field in schema]
 
 
 def _refuse_compressed(data: bytes) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from core.data.instances import BadInstance
@@ -228,6 +228,7 @@ GOOD = stream(
 )
 
 
+@example(at=GOOD.index(b"\1\0\0\0n\0") + 4, value=0x80, length=0)  # a name that is no UTF-8
 @given(at=st.integers(0, len(GOOD) - 1), value=st.integers(0, 255), length=st.integers(0, len(GOOD)))
 def test_damaged_streams_are_read_or_refused_and_nothing_else(at: int, value: int, length: int) -> None:
     damaged = bytearray(GOOD)
