@@ -14,8 +14,11 @@ from service.inference.names import Found
 from service.inference.statistics import Stages
 from service.parts import Parts
 
-#: Rows from a body that is larger, or from an encoded image, are made off the event loop.
+#: Rows from a body that is larger or has more, or from an encoded image, are made off the event loop.
 SMALL_BYTES = 64 * 1024
+SMALL_ROWS = 32
+#: So many scores are put in words off the event loop.
+MANY_SCORES = 4096
 
 
 async def predict(
@@ -31,7 +34,9 @@ async def predict(
         predictor = served.predictor
         started_ns = perf_counter_ns()
         decode = partial(predictor.decoded, instances)
-        is_small = size_bytes <= SMALL_BYTES and not isinstance(instances[0], bytes)
+        is_small = (
+            size_bytes <= SMALL_BYTES and len(instances) <= SMALL_ROWS and not isinstance(instances[0], bytes)
+        )
         decoded = decode() if is_small else await asyncio.to_thread(decode)
         rows = [row for row in decoded if not isinstance(row, BadInstance)]
         decoded_ns = perf_counter_ns()
@@ -39,7 +44,9 @@ async def predict(
         inferred_ns = perf_counter_ns()
         outputs = [part.answers for part in computed]
         whole = outputs[0] if len(outputs) == 1 else torch.cat(outputs) if outputs else None
-        predictions = predictor.predictions(decoded, whole, top_k)
+        word = partial(predictor.predictions, decoded, whole, top_k)
+        is_short = len(decoded) * min(top_k, len(version.classes or [])) <= MANY_SCORES
+        predictions = word() if is_short else await asyncio.to_thread(word)
     except Exception:
         counted.failed(perf_counter_ns() - began_ns)
         raise

@@ -5,6 +5,7 @@ A request that this way does not know in every detail (another content type, a q
 the usual one, through `service/api/predictions.py`.
 """
 
+import asyncio
 import re
 from collections.abc import Mapping
 
@@ -19,6 +20,7 @@ from service.auth import Scope as Needed
 from service.bodies import decode, pieces, too_large, whole
 from service.explanations import predict_explained
 from service.parts import Parts
+from service.predicting import MANY_SCORES
 
 ROUTE = re.compile(r"/v1/models/([^/@]+)(?:@([^/]+))?/predict")
 ROUTE_NAME = "/v1/models/{model}/predict"
@@ -56,7 +58,8 @@ class Quick:
         raw = await self._body(headers, receive)
         asked = decode(raw, PredictRequest)
         reply = await predict_explained(parts, found, asked.instances, asked.top_k, len(raw), asked.explain)
-        body = _encode(reply)
+        is_short = len(reply.predictions) * asked.top_k <= MANY_SCORES
+        body = _encode(reply) if is_short else await asyncio.to_thread(_encode, reply)
         await send(
             {
                 "type": "http.response.start",

@@ -37,7 +37,7 @@ class AsyncDatabase:
 
 
 def open_database(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Database:
-    engine = create_engine(_driver_url(url, is_async=False), **_options(url))
+    engine = create_engine(_driver_url(url, is_async=False), **_options(url, busy_timeout_s))
     _prepare(engine, busy_timeout_s)
     return Database(
         engine,
@@ -68,9 +68,9 @@ def _driver_url(url: str, *, is_async: bool) -> str:
     return parsed.set(drivername=driver).render_as_string(hide_password=False)
 
 
-def _options(url: str) -> dict[str, Any]:
+def _options(url: str, busy_timeout_s: float = BUSY_TIMEOUT_S) -> dict[str, Any]:
     if is_in_process(url):
-        return {"connect_args": {"timeout": BUSY_TIMEOUT_S}, "pool_size": POOL_SIZE, "max_overflow": 0}
+        return {"connect_args": {"timeout": busy_timeout_s}, "pool_size": POOL_SIZE, "max_overflow": 0}
     return {"pool_size": POOL_SIZE, "max_overflow": POOL_SIZE, "pool_pre_ping": True}
 
 

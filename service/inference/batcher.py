@@ -6,6 +6,7 @@ batch is as large as the load makes it, and no timer is needed.
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -34,8 +35,18 @@ class Answers(Protocol):
 
 
 A = TypeVar("A", bound=Answers)
+
+
+@dataclass(frozen=True)
+class Computed(Generic[A]):
+    """A forward's answers, and how long it took by itself: what it waited for is not in it."""
+
+    answers: A
+    seconds: float
+
+
 #: Computes a forward: at once, or elsewhere.
-Compute = Callable[[list[R]], A | Awaitable[A]]
+Compute = Callable[[list[R]], Computed[A] | Awaitable[Computed[A]]]
 
 
 @dataclass(eq=False)
@@ -46,8 +57,6 @@ class Piece(Generic[R]):
     size_bytes: int
     future: asyncio.Future[Any]
     came: float = field(default_factory=perf_counter)
-    began: float = 0.0
-    ended: float = 0.0
     is_alone: bool = False
 
 
@@ -74,14 +83,14 @@ class Batcher(Generic[R, A]):
     ) -> None:
         self._compute, self._max_rows, self._on_forward = compute, max_rows, on_forward
         self._pieces: deque[Piece[R]] = deque()
-        self._row_s = 0.0
+        self._forward_s = 0.0
         self._is_awake = False
         self.waiting_rows = self.waiting_bytes = 0
 
     async def ask(self, rows: Sequence[R], size_bytes: int = 0) -> list[Part[A]]:
         """In order, one part for each `max_rows` of the rows. Raises Unavailable where too much waits, and
         what the forward raises; whoever leaves before their turn is not computed."""
-        self._require_room(len(rows), size_bytes)
+        self._require_room()
         loop, step = asyncio.get_running_loop(), self._max_rows
         pieces = [
             Piece(part, size_bytes * len(part) // len(rows), loop.create_future())
@@ -93,28 +102,22 @@ class Batcher(Generic[R, A]):
             self._is_awake = True
             loop.call_soon(self._next)
         try:
-            answers = [await piece.future for piece in pieces]
+            return [await piece.future for piece in pieces]
         except BaseException:
             for piece in pieces:
                 piece.future.cancel()
             raise
-        return [
-            Part(answer, len(piece.rows), piece.began - piece.came, piece.ended - piece.began)
-            for answer, piece in zip(answers, pieces, strict=True)
-        ]
 
     @property
     def wait_s(self) -> float:
-        """How long a row that comes now would wait, by what the latest took."""
-        return self.waiting_rows * self._row_s
+        """How long a row that comes now would wait, by what the latest forwards took."""
+        return math.ceil(self.waiting_rows / self._max_rows) * self._forward_s
 
-    def _require_room(self, rows: int, size_bytes: int) -> None:
+    def _require_room(self) -> None:
+        """What waits is bounded before a request is added: a large one is taken as well as a small."""
         wait_s = self.wait_s
-        is_full = (
-            self.waiting_rows + rows > MAX_WAITING_ROWS or self.waiting_bytes + size_bytes > MAX_WAITING_BYTES
-        )
-        # A request of many rows is taken whole where nothing else waits: it can't come in parts.
-        if wait_s > MAX_WAIT_S or (is_full and self._pieces):
+        is_full = self.waiting_rows >= MAX_WAITING_ROWS or self.waiting_bytes >= MAX_WAITING_BYTES
+        if is_full or wait_s > MAX_WAIT_S:
             raise Unavailable(
                 f"{self.waiting_rows} rows wait for this model already; send the same request again.",
                 code="overloaded",
@@ -127,28 +130,30 @@ class Batcher(Generic[R, A]):
         if not pieces:
             self._is_awake = False
             return
-        began = perf_counter()
-        for piece in pieces:
-            piece.began = began
+        is_elsewhere = False
         try:
             computed = self._compute([row for piece in pieces for row in piece.rows])
+            if isinstance(computed, Computed):
+                self._answer(pieces, computed)
+            else:
+                is_elsewhere = True
+                asyncio.ensure_future(computed).add_done_callback(lambda done: self._arrived(pieces, done))
         except Exception as error:
             self._fail(pieces, error)
-        else:
-            if isinstance(computed, Awaitable):
-                asyncio.ensure_future(computed).add_done_callback(lambda done: self._arrived(pieces, done))
-                return
-            self._answer(pieces, computed)
-        asyncio.get_running_loop().call_soon(self._next)
+        finally:
+            if not is_elsewhere:
+                asyncio.get_running_loop().call_soon(self._next)
 
-    def _arrived(self, pieces: list[Piece[R]], done: "asyncio.Future[A]") -> None:
-        if done.cancelled():
-            self._fail(pieces, Unavailable("The service is stopping; ask another, or later."))
-        elif (error := done.exception()) is not None:
-            self._fail(pieces, error)
-        else:
-            self._answer(pieces, done.result())
-        self._next()
+    def _arrived(self, pieces: list[Piece[R]], done: "asyncio.Future[Computed[A]]") -> None:
+        try:
+            if done.cancelled():
+                self._fail(pieces, Unavailable("The service is stopping; ask another, or later."))
+            elif (error := done.exception()) is not None:
+                self._fail(pieces, error)
+            else:
+                self._answer(pieces, done.result())
+        finally:
+            self._next()
 
     def _taken(self) -> list[Piece[R]]:
         """The oldest, and those behind it that go with it and for which there is room."""
@@ -164,21 +169,21 @@ class Batcher(Generic[R, A]):
             self._pieces.popleft()
             self.waiting_rows -= len(piece.rows)
             self.waiting_bytes -= piece.size_bytes
-            if piece.is_alone:
+            if taken and taken[-1].is_alone:
                 break
         return taken
 
-    def _answer(self, pieces: list[Piece[R]], answers: A) -> None:
+    def _answer(self, pieces: list[Piece[R]], computed: Computed[A]) -> None:
         ended, start = perf_counter(), 0
         for piece in pieces:
             end = start + len(piece.rows)
-            piece.ended = ended
             if not piece.future.done():
-                piece.future.set_result(answers[start:end])
+                waited_s = max(0.0, ended - piece.came - computed.seconds)
+                part = Part(computed.answers[start:end], end - start, waited_s, computed.seconds)
+                piece.future.set_result(part)
             start = end
-        seconds = ended - pieces[0].began
-        self._row_s += NEWEST_SHARE * (seconds / start - self._row_s)
-        self._on_forward(start, seconds)
+        self._forward_s += NEWEST_SHARE * (computed.seconds - self._forward_s)
+        self._on_forward(start, computed.seconds)
 
     def _fail(self, pieces: list[Piece[R]], error: BaseException) -> None:
         """Of several, each is computed again alone: what one of them sent fails nobody else's."""
@@ -187,7 +192,9 @@ class Batcher(Generic[R, A]):
                 piece.is_alone = True
                 self._add(piece, self._pieces.appendleft)
         elif not pieces[0].future.done():
-            pieces[0].future.set_exception(error)
+            # A future refuses to hold a StopIteration.
+            is_fit = not isinstance(error, StopIteration)
+            pieces[0].future.set_exception(error if is_fit else RuntimeError(f"the net stopped: {error!r}"))
 
     def _add(self, piece: Piece[R], add: Callable[[Piece[R]], None]) -> None:
         add(piece)

@@ -51,6 +51,7 @@ class ModelCache:
             return cast(T, found)  # one id is only ever loaded as one kind
         task = self._loading.get(version_id)
         if task is None:
+            self._unloaded.pop(version_id, None)
             task = asyncio.create_task(self._load(version_id, load))
             self._loading[version_id] = task
         # A caller who leaves must not take the load away from the others.
@@ -84,8 +85,9 @@ class ModelCache:
             model = await asyncio.get_running_loop().run_in_executor(self._thread, load)
         finally:
             del self._loading[version_id]
+        if version_id in self._unloaded:  # meanwhile: who waited gets it, and nobody after them
+            return model
         self._loaded[version_id] = model
-        self._unloaded.pop(version_id, None)
         # The newest stays even where it alone is over the bound: its callers hold it anyway.
         while len(self._loaded) > 1 and self.size_bytes > self._limit_bytes:
             self._loaded.popitem(last=False)

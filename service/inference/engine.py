@@ -21,7 +21,7 @@ class Engine:
 
     def __init__(self, *, max_waiting: int = MAX_WAITING) -> None:
         self._thread = ThreadPoolExecutor(
-            1, thread_name_prefix="engine", initializer=partial(torch.set_num_threads, cores())
+            1, thread_name_prefix="engine", initializer=partial(use_threads, cores())
         )
         self._waiting = 0
         self._max_waiting = max_waiting
@@ -51,4 +51,11 @@ def cores() -> int:
 
 def alone() -> None:
     """torch uses no other threads for what this one computes: what is short takes longer with them."""
-    torch.set_num_threads(1)
+    use_threads(1)
+
+
+def use_threads(count: int) -> None:
+    """For what this thread computes. Asked first, so that torch has nothing left to initialise in it: at a
+    thread's first parallel operation it would take the number that any thread has set last."""
+    torch.get_num_threads()
+    torch.set_num_threads(count)

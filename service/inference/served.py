@@ -2,12 +2,12 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from time import thread_time
+from time import perf_counter, thread_time
 
 from torch import Tensor
 
 from core.predict import Predictor, Row
-from service.inference.batcher import MAX_ROWS, Batcher, Part
+from service.inference.batcher import MAX_ROWS, Batcher, Computed, Part
 from service.inference.engine import Engine
 
 #: A forward of a full batch that takes no longer runs on the event loop: a thread would cost as much.
@@ -30,9 +30,14 @@ class Served:
         """What the rows come out as, [B, C] in each part. Raises Unavailable where too much waits."""
         return await self.batcher.ask(rows, sum(x.nbytes for row in rows for x in row))
 
-    def _compute(self, rows: list[Row]) -> Tensor | Awaitable[Tensor]:
-        compute = partial(self.predictor.outputs, rows)
+    def _compute(self, rows: list[Row]) -> Computed[Tensor] | Awaitable[Computed[Tensor]]:
+        compute = partial(_timed, self.predictor, rows)
         return compute() if self.is_quick else self._engine.run(compute)
+
+
+def _timed(predictor: Predictor, rows: list[Row]) -> Computed[Tensor]:
+    began = perf_counter()
+    return Computed(predictor.outputs(rows), perf_counter() - began)
 
 
 def full_batch_s(predictor: Predictor) -> float:

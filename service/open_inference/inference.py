@@ -11,6 +11,7 @@ import torch
 from litestar.datastructures import Headers
 from numpy.typing import NDArray
 
+from core.data.manifest import Kind
 from core.errors import TimedOut
 from core.tensors import named_outputs, no_outputs, rows_of
 from service.bodies import MIB
@@ -21,6 +22,7 @@ from service.open_inference.describe import signature_of
 from service.open_inference.replies import Encoded, encode_reply, require_outputs
 from service.open_inference.requests import Asked, read_request
 from service.parts import Parts
+from service.predicting import SMALL_ROWS
 
 #: Of a body as it comes, and of what it inflates to.
 MAX_BODY_BYTES = 64 * MIB
@@ -94,7 +96,7 @@ async def _computed(parts: Parts, found: Found, asked: Asked) -> Computed:
     predictor = served.predictor
     started_ns = perf_counter_ns()
     decode = partial(rows_of, predictor, asked.tensors)
-    rows = await asyncio.to_thread(decode) if asked.size_bytes > _LARGE_BYTES else decode()
+    rows = decode() if _is_short(predictor.manifest.kind, asked) else await asyncio.to_thread(decode)
     decoded_ns = perf_counter_ns()
     parts_BC = await served.outputs(rows) if rows else []
     inferred_ns = perf_counter_ns()
@@ -113,6 +115,14 @@ async def _computed(parts: Parts, found: Found, asked: Asked) -> Computed:
             output_ns=perf_counter_ns() - inferred_ns,
         ),
     )
+
+
+def _is_short(kind: Kind, asked: Asked) -> bool:
+    """Whether making its rows takes no time worth speaking of: few of them, and no encoded images, which may
+    be of any size once they are decoded."""
+    is_encoded = kind is Kind.IMAGES and any(array.dtype == object for array in asked.tensors.values())
+    num_rows = max((len(array) for array in asked.tensors.values() if array.ndim), default=0)
+    return asked.size_bytes <= _LARGE_BYTES and num_rows <= SMALL_ROWS and not is_encoded
 
 
 async def _within(timeout_us: int, computing: Coroutine[None, None, Computed]) -> Computed:

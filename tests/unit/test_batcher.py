@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable
+from dataclasses import replace
+from time import perf_counter
 
 import pytest
 
 from core.errors import Unavailable
 from service.inference import batcher
-from service.inference.batcher import Batcher
+from service.inference.batcher import Batcher, Computed
 
 
 class Net:
@@ -18,16 +20,22 @@ class Net:
         self.is_slow = is_slow
         self.gate, self.begun = asyncio.Event(), asyncio.Event()
 
-    def __call__(self, rows: list[int]) -> list[int] | Awaitable[list[int]]:
+    def __call__(self, rows: list[int]) -> Computed[list[int]] | Awaitable[Computed[list[int]]]:
         self.batches.append(rows)
         self.begun.set()
+        return self._later(rows) if self.is_slow else self._now(rows)
+
+    async def _later(self, rows: list[int]) -> Computed[list[int]]:
+        began = perf_counter()
+        await self.gate.wait()
+        return replace(self._now(rows), seconds=perf_counter() - began)
+
+    def _now(self, rows: list[int]) -> Computed[list[int]]:
         if 13 in rows:
             raise ValueError("thirteen")
-        return self._later(rows) if self.is_slow else [2 * row for row in rows]
-
-    async def _later(self, rows: list[int]) -> list[int]:
-        await self.gate.wait()
-        return [2 * row for row in rows]
+        if 14 in rows:
+            raise StopIteration
+        return Computed([2 * row for row in rows], 0.0)
 
     def let_go(self) -> None:
         self.gate.set()
@@ -76,6 +84,32 @@ async def test_a_request_that_makes_a_forward_fail_fails_alone() -> None:
     assert isinstance(answers[1], ValueError)
     assert await asked(batching, 5) == [10]
     assert batching.waiting_rows == batching.waiting_bytes == 0
+
+
+async def test_what_a_future_cannot_hold_reaches_its_caller_and_nobody_else() -> None:
+    batching = Batcher(Net())
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await asked(batching, 14)
+    assert await asked(batching, 5) == [10]
+
+
+async def test_whoever_leaves_before_they_are_tried_alone_keeps_nobody_waiting() -> None:
+    net = Net(is_slow=True)
+    batching = Batcher(net)
+    failing = [asyncio.create_task(asked(batching, n)) for n in (13, 2)]
+    await net.begun.wait()
+    net.begun.clear()
+    net.let_go()
+    await net.begun.wait()  # both failed together, and 13 is tried again alone
+    net.gate.clear()
+    failing[1].cancel()
+    after = asyncio.create_task(asked(batching, 3))
+    await asyncio.sleep(0.01)
+    net.let_go()
+    async with asyncio.timeout(5):
+        assert await after == [6]
+    with pytest.raises(ValueError, match="thirteen"):
+        await failing[0]
 
 
 async def test_whoever_leaves_before_their_turn_is_not_computed() -> None:
