@@ -237,7 +237,13 @@ class Child:
                 is_starved = self._used_s() - used_before_s < deadline_s / 2
                 if not is_starved or time.monotonic() - asked_at > PATIENCE * deadline_s:
                     raise Overdue
-        return self._connection.recv_bytes()
+        try:
+            return self._connection.recv_bytes()
+        except EOFError as error:
+            self._process.join(timeout=LOOK_S)
+            if self._process.exitcode == -signal.SIGPROF:  # the kernel saw first that it is over
+                raise Overdue from error
+            raise
 
     def end(self) -> str:
         """Kills and reaps; how it ended."""

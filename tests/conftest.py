@@ -5,6 +5,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 from uuid import uuid4
 
@@ -86,3 +87,10 @@ def broker_url() -> Iterator[str]:
         finally:
             process.terminate()
             process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def service_fork_server() -> None:
+    """A process has one fork server. Where tests of workers began it, it is not warm for the service's
+    children, whose bounds on memory leave no room to become so."""
+    forkserver._forkserver._stop()  # type: ignore[attr-defined] # its own tests' way

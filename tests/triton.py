@@ -51,7 +51,7 @@ class Zoo:
             return np.asarray(outputs.softmax(dim=1))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zoo]:
     home = tmp_path_factory.mktemp("zoo")
     with run_service(f"sqlite:///{home / 'modelyard.db'}", home) as service, service.owner() as owner:

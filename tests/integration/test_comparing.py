@@ -22,7 +22,7 @@ from tests.rivals import clusters, linear, side, write_arrays
 
 
 @pytest.fixture(scope="module", autouse=True)
-def warm_fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def warm_fork_server(tmp_path_factory: pytest.TempPathFactory, service_fork_server: None) -> Iterator[None]:
     """As the service starts it: children are forked with torch in them."""
     helper = Helper(plans(Settings(home=tmp_path_factory.mktemp("home"), plan_processes=1)), planner.answer)
     helper.start()

@@ -16,6 +16,8 @@ from modelyard.specs import JobState
 from tests.rivals import clusters, linear, write_arrays
 from tests.running_service import Owner, RunningService
 
+pytestmark = pytest.mark.usefixtures("service_fork_server")
+
 ALIAS = "/v1/models/m/aliases/production"
 CLIENTS = 20
 

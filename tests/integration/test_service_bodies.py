@@ -38,6 +38,8 @@ from service.prediction_bodies.form import MAX_PARTS
 from tests.make_data import encode
 from tests.running_service import Owner, RunningService, run_service
 
+pytestmark = pytest.mark.usefixtures("service_fork_server")
+
 PREDICT = "/v1/models/m/predict"
 CSV = {"Content-Type": "text/csv"}
 ARROW = {"Content-Type": "application/vnd.apache.arrow.stream"}
