@@ -71,7 +71,7 @@ $(DEV): pyproject.toml constraints.txt | $(MADE)
 
 $(BENCH): pyproject.toml constraints.txt | $(MADE)
 	@echo "installing the server and what it is compared with"
-	$(INSTALL) '.[server,bench]'
+	$(INSTALL) '.[server,explain,demo,bench]'
 	@touch $(SERVER) $@
 
 # What torch pins for itself is left to it; all else is as constraints.txt pins it.
