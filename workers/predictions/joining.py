@@ -46,6 +46,7 @@ def join(pieces: Sequence[Piece], count: int, layout: Layout, folder: Path, link
     outputs = Collected(folder / f"output.{layout.format}", layout, layout.columns)
     errors = Collected(folder / f"errors.{layout.format}", layout, WHY)
     expected, told_at = 0, 0.0
+    spoiled = sum(piece.errors for piece in pieces)  # all of them were told of already
     for piece in pieces:
         if piece.start != expected:
             raise RuntimeError(f"expected the part from row {expected} on, got that from {piece.start} on")
@@ -61,7 +62,7 @@ def join(pieces: Sequence[Piece], count: int, layout: Layout, folder: Path, link
             expected += len(batch)
         if time.monotonic() - told_at >= PROGRESS_EVERY_S:
             told_at = time.monotonic()
-            link.send(Progressed(count, errors.rows))
+            link.send(Progressed(count, spoiled))
     if expected != count or outputs.rows + errors.rows != count:
         raise RuntimeError(f"expected {count} rows in the parts, got {outputs.rows} + {errors.rows}")
     outputs.close()
