@@ -86,6 +86,9 @@ class Broken(Struct, frozen=True, tag=True):
 
 Reply: TypeAlias = Measured | Incomparable | Broken
 
+#: torch's allocator on the CPU says so in a RuntimeError.
+ALLOCATOR_FAILS = "can't allocate memory"
+
 _orders = msgspec.msgpack.Decoder(Order)
 
 
@@ -96,10 +99,10 @@ def answer(payload: bytes) -> bytes:
         reply = measure(_orders.decode(payload))
     except ModelyardError as error:
         reply = Incomparable(error.detail)
-    except MemoryError:
-        reply = Incomparable("measuring them takes more memory than a comparison may have")
-    except Exception:
+    except Exception as error:
         reply = Broken(traceback.format_exc())
+        if isinstance(error, MemoryError) or ALLOCATOR_FAILS in str(error):
+            reply = Incomparable("measuring them takes more memory than a comparison may have")
     return msgspec.msgpack.encode(reply)
 
 
