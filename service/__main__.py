@@ -1,5 +1,6 @@
 """`python -m service`: reads the settings, serves HTTP until SIGTERM or Ctrl-C, ends with status 0."""
 
+import gc
 import signal
 import socket
 import sys
@@ -29,6 +30,10 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        # What was imported stays for good. Looked through again and again by the collector it stopped every
+        # request for 300 ms, about once a second under load.
+        gc.collect()
+        gc.freeze()
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         log.info("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}")
 

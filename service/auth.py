@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from litestar import Litestar
@@ -21,6 +22,7 @@ from core.db.models import utc_now
 from core.db.statements import keys as statements
 from core.errors import Forbidden, Unauthenticated
 from service.keys import digest_of
+from service.together import Together
 
 #: A revoked key works for so long at most.
 CACHED_S = 2.0
@@ -84,6 +86,7 @@ class Keyring:
         self._clock = clock
         self._now = now
         self._cached: dict[bytes, tuple[Principal, float]] = {}
+        self._together: Together[bytes, Principal] = Together()
 
     async def principal(self, authorization: str | None) -> Principal:
         """Raises Unauthenticated for no key, a malformed, unknown, expired or revoked one."""
@@ -96,7 +99,7 @@ class Keyring:
         principal, until = self._cached.get(digest, (None, 0.0))
         if principal is not None and self._clock() < until:
             return principal
-        principal = await self._look_up(digest)
+        principal = await self._together.ask(digest, partial(self._look_up, digest))
         if len(self._cached) >= MAX_CACHED:
             self._cached.clear()
         self._cached[digest] = (principal, self._clock() + CACHED_S)

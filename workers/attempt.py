@@ -12,7 +12,7 @@ from torch import nn
 
 from core.data.manifest import Manifest
 from core.data.targets import resolve_targets
-from core.nets import artifacts, plugins
+from core.nets import artifacts, plugins, products
 from core.nets.readout import readout_of
 from core.nets.transforms import Pipeline
 from modelyard.specs import JobSpec
@@ -107,6 +107,8 @@ class Attempt:
         else:
             self.resolved = resolve(self.spec, self.order, net)
         torch.set_num_threads(self.resolved["threads"])
+        if self.resolved.get("products") == "onednn":  # jobs of before have none
+            products.multiply_by_onednn()
         torch.use_deterministic_algorithms(self.resolved["deterministic"])
         # Else torch would fill all new memory with nan, an eighth of a step's time; nothing here reads it.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # untyped

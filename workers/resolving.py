@@ -12,7 +12,7 @@ import torchvision
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from core.nets import plugins
+from core.nets import plugins, products
 from modelyard.specs import JobSpec
 from workers.messages import Order
 
@@ -41,14 +41,18 @@ def resolve(spec: JobSpec, order: Order, net: nn.Module) -> dict[str, Any]:
     is_free = not trainer.deterministic
     has_images = any(isinstance(part, _ConvNd) and part.weight.dim() == 4 for part in net.modules())
     is_small = work is not None and work < MIN_WORK_FOR_THREADS
+    precision = _precision(spec, device, work)
+    is_compiled = is_free and _is_compiled(spec, order, device)
+    is_plain = device == "cpu" and precision == "fp32" and is_free and not is_compiled
     return {
         "device": device,
         "devices": trainer.devices,
-        "precision": _precision(spec, device, work),
+        "precision": precision,
         "threads": 1 if is_small else order.threads,
         "memory_format": "channels_last" if is_free and has_images else "contiguous",
-        "compile": is_free and _is_compiled(spec, order, device),
+        "compile": is_compiled,
         "fused": is_free and spec.optimizer["type"] in FUSED,
+        "products": "onednn" if is_plain and products.is_worth_it() else "torch",
         "deterministic": trainer.deterministic,
         "seed": trainer.seed,
         **_environment(device),

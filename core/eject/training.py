@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from core.eject.code import Bracketed, Node, assign, call, literal, show, text
 from core.eject.components import Component, Written
+from core.nets import products
 from core.nets.matching import full_matches
 from core.nets.pretrained import architectures_in
 from modelyard.specs import JobSpec
@@ -63,6 +64,8 @@ def net_lines(spec: JobSpec, settings: Settings, written: Written) -> list[str]:
     lines = [f"torch.set_num_threads({settings.resolved['threads']})"]
     if settings.resolved["deterministic"]:
         lines.append("torch.use_deterministic_algorithms(True)")
+    if settings.resolved.get("products") == "onednn":
+        lines.append(f"{written.ours.name(products.multiply_by_onednn)}()")
     lines += ["torch.manual_seed(SEED)", assign("net", written.model(spec.model))]
     for path, component in architectures_in(spec.model):
         if component["weights"] is not None:

@@ -2,11 +2,14 @@
 
 A request resolves its name once and is answered by that version, whose content never changes. On SQLite
 whatever anybody commits is heard by the next request. On a database server whoever moves an alias or deletes
-a version says `forget`, so that this process follows at once; others follow within `KEPT_S`.
+a version says `forget`, so that this process follows at once; others follow within `KEPT_S`. Who asks in the
+second half of that time is answered from memory still, and sets off the next query.
 """
 
+import math
 import time
 from collections.abc import Callable
+from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -16,6 +19,7 @@ from core.db.models import Checkpoint, Version
 from core.db.statements import models
 from core.errors import Conflict, NotFound
 from service.models import MAX_NUMBER, unknown_model
+from service.together import Together
 
 KEPT_S = 1.0
 MAX_KEPT = 10_000
@@ -25,6 +29,8 @@ DEFAULT_ALIAS = "production"
 
 #: A version, and the checkpoint that holds its weights.
 Found = tuple[Version, Checkpoint]
+#: Owner, name and reference.
+Asked = tuple[str, str, str | None]
 
 
 class Names:
@@ -35,7 +41,10 @@ class Names:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database, self._changes, self._clock = database, changes, clock
-        self._kept: dict[tuple[str, str, str | None], tuple[Found, float]] = {}
+        # From when the query of each is too old to be taken.
+        self._kept: dict[Asked, tuple[Found, float]] = {}
+        # By what was forgotten and seen when it was asked, too: an alias may move during a query.
+        self._together: Together[tuple[Asked, int, int | None], Found] = Together()
         self._seen: int | None = None
         self._forgotten = 0
 
@@ -44,17 +53,23 @@ class Names:
         ready. Raises NotFound, and Conflict where the version can't predict."""
         if self._has_changed():
             self._kept.clear()
-        key = owner, name, reference
-        found, until = self._kept.get(key, (None, 0.0))
-        if found is not None and self._clock() < until:
-            return found
-        before, seen = self._forgotten, self._seen
+        asked = owner, name, reference
+        found, until = self._kept.get(asked, (None, 0.0))
+        left_s = until - self._clock()
+        if found is None or left_s <= 0:
+            return await self._together.ask((asked, self._forgotten, self._seen), partial(self._find, asked))
+        if left_s < KEPT_S / 2:
+            self._together.begin((asked, self._forgotten, self._seen), partial(self._find, asked))
+        return found
+
+    async def _find(self, asked: Asked) -> Found:
+        before, seen, began = self._forgotten, self._seen, self._clock()
         async with self._database.read() as session:
-            found = await _find(session, owner, name, reference)
+            found = await _find(session, *asked)
         if before == self._forgotten and seen == self._seen:  # else an alias may have moved since the query
             if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
-            self._kept[key] = found, self._clock() + KEPT_S
+            self._kept[asked] = found, math.inf if seen is not None else began + KEPT_S
         return found
 
     def _has_changed(self) -> bool:

@@ -1,0 +1,95 @@
+"""fp32 linear layers on the CPU by oneDNN, where torch's own way is half as fast.
+
+torch multiplies fp32 matrices by MKL, which takes AVX2 on another maker's processor though that has AVX-512;
+oneDNN, which torch holds as well, takes what there is. Measured and weighed in docs/decisions/0019.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+#: Multiply-adds below which calling it costs more than it brings.
+MIN_PRODUCTS = 2_000_000
+
+_torchs_own = functional.linear
+
+
+@cache
+def is_worth_it() -> bool:
+    """Whether this processor has instructions that MKL leaves unused."""
+    has_both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call] # torch left it untyped
+    return has_both and torch.backends.cpu.get_cpu_capability() == "AVX512" and not _is_intels()
+
+
+def _is_intels() -> bool:
+    try:
+        return "GenuineIntel" in Path("/proc/cpuinfo").read_text()
+    except OSError:  # not Linux: torch's own way is never wrong
+        return True
+
+
+def multiply_by_onednn() -> None:
+    """Every linear layer of this process, from now on."""
+    functional.linear = linear
+
+
+def multiply_as_torch_does() -> None:
+    """Undoes `multiply_by_onednn`."""
+    functional.linear = _torchs_own
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`torch.nn.functional.linear`: the same sums in another order. What oneDNN is not for goes torch's
+    way."""
+    if (
+        input.dim() < 2
+        or weight.dtype is not torch.float32
+        or input.numel() * weight.shape[0] < MIN_PRODUCTS
+        or input.dtype is not torch.float32
+        or not (weight.is_cpu and input.is_cpu)
+        or type(input) is not Tensor
+        or type(weight) not in (Tensor, nn.Parameter)
+        or torch.is_autocast_enabled("cpu")
+        or torch._C._functorch.peek_interpreter_stack() is not None  # inside vmap and its like
+    ):
+        return _torchs_own(input, weight, bias)
+    if torch.is_grad_enabled():
+        return Linear.apply(input, weight, bias)  # type: ignore[no-any-return] # torch left it untyped
+    return multiply(input, weight, bias)
+
+
+class Linear(torch.autograd.Function):
+    """Differentiable as often as one likes: where gradients have gradients the products below are recorded
+    again."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(input, weight)
+        return multiply(input, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        input, weight = ctx.saved_tensors
+        needs_input, needs_weight, needs_bias = ctx.needs_input_grad
+        rows_BO, rows_BI = grad.flatten(0, -2), input.flatten(0, -2)
+        return (
+            linear(grad, weight.t()) if needs_input else None,
+            linear(rows_BO.t(), rows_BI.t()) if needs_weight else None,
+            rows_BO.sum(0) if needs_bias else None,
+        )
+
+
+def multiply(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """[..., I] by [O, I], and the bias [O]: [..., O]."""
+    rows = _laid_out(input if input.dim() == 2 else input.flatten(0, -2))
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, _laid_out(weight), bias, "none", [], "")
+    return product.view(*input.shape[:-1], -1)
+
+
+def _laid_out(matrix: Tensor) -> Tensor:
+    """oneDNN reads what is contiguous, or the transpose of that: not, say, one row seen many times."""
+    return matrix if matrix.is_contiguous() or matrix.t().is_contiguous() else matrix.contiguous()

@@ -1,0 +1,89 @@
+"""Linear layers by oneDNN are those of torch: the same values, gradients and gradients of gradients."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from core.nets import products
+
+
+@pytest.fixture(autouse=True)
+def by_onednn(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(products, "MIN_PRODUCTS", 0)
+    products.multiply_by_onednn()
+    yield
+    products.multiply_as_torch_does()
+
+
+def error(came: Tensor, exact: Tensor) -> float:
+    return ((came - exact).abs().max() / exact.abs().max()).item()
+
+
+def of(function, *shape: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:  # type: ignore[no-untyped-def]
+    """Outputs and gradients in fp32 by oneDNN, and in float64 by torch."""
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        generator = torch.Generator().manual_seed(1)
+        given = [torch.randn(each, generator=generator).to(dtype).requires_grad_() for each in shape]
+        answer = function(*given)
+        found.append([answer, *torch.autograd.grad((answer * answer).sum(), given)])
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize("rows", [(64,), (1,), (3, 17), (2, 3, 5), ()])
+def test_values_and_gradients_are_within_rounding_of_those_in_float64(rows: tuple[int, ...]) -> None:
+    came, exact = of(functional.linear, (*rows, 96), (48, 96), (48,))
+    assert came[0].shape == (*rows, 48)
+    assert max(map(error, came, exact)) < 2e-6
+
+
+def test_it_is_no_less_exact_than_torch_is() -> None:
+    x, weight = torch.randn(64, 784), torch.randn(512, 784)
+    exact = x.double() @ weight.double().t()
+    torchs = x @ weight.t()
+    assert error(functional.linear(x, weight), exact) < 2 * error(torchs, exact)
+
+
+def test_a_matrix_that_is_neither_contiguous_nor_a_transpose_of_one_is_read_right() -> None:
+    weight = torch.randn(32, 64)
+    for x in (torch.randn(1, 64).expand(8, 64), torch.randn(16, 128)[:, ::2], torch.randn(64, 9).t()):
+        torch.testing.assert_close(functional.linear(x, weight), x.contiguous() @ weight.t())
+
+
+def test_the_gradient_of_a_sum_is_one_number_seen_everywhere() -> None:
+    x, layer = torch.randn(8, 64, requires_grad=True), nn.Linear(64, 32)
+    layer(x).sum().backward()
+    torch.testing.assert_close(x.grad, layer.weight.sum(0).expand(8, 64))
+    assert layer.bias.grad is not None
+    torch.testing.assert_close(layer.bias.grad, torch.full((32,), 8.0))
+
+
+def test_gradients_have_gradients() -> None:
+    def penalty(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        scores = functional.linear(x, weight, bias).tanh().sum()
+        (slope,) = torch.autograd.grad(scores, x, create_graph=True)
+        return slope.square().sum()
+
+    came, exact = of(penalty, (8, 24), (12, 24), (12,))
+    assert max(map(error, came, exact)) < 1e-5
+
+
+def test_what_is_not_a_plain_fp32_tensor_on_the_cpu_goes_torchs_way() -> None:
+    layer = nn.Linear(64, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.randn(8, 64)).dtype == torch.bfloat16
+    assert layer.double()(torch.randn(8, 64).double()).dtype == torch.float64
+    assert nn.Linear(64, 32, device="meta")(torch.empty(8, 64, device="meta")).is_meta
+    layer = layer.float()
+    x = torch.randn(8, 64)
+    slopes = torch.func.vmap(torch.func.grad(lambda row: layer(row).sum()))(x)
+    torch.testing.assert_close(slopes, layer.weight.sum(0).expand(8, 64))
+
+
+def test_small_products_are_torchs_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "MIN_PRODUCTS", 2_000_000)
+    x, layer = torch.randn(8, 64), nn.Linear(64, 32)
+    assert torch.equal(layer(x), torch.addmm(layer.bias, x, layer.weight.t()))
