@@ -17,7 +17,7 @@ from modelyard.specs import PredictRequest
 from service.api.predictions import MAX_BODY_BYTES
 from service.auth import Keyring
 from service.auth import Scope as Needed
-from service.bodies import decode, pieces, too_large, whole
+from service.bodies import decode, read_whole, too_large
 from service.explanations import predict_explained
 from service.parts import Parts
 from service.predicting import MANY_SCORES
@@ -74,4 +74,4 @@ class Quick:
         if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
             raise too_large(MAX_BODY_BYTES, f"{announced.decode()} were announced")
         timeout_s = self._parts.settings.chunk_timeout_s
-        return await whole(pieces(receive, limit=MAX_BODY_BYTES, timeout_s=timeout_s), timeout_s)
+        return await read_whole(receive, limit=MAX_BODY_BYTES, timeout_s=timeout_s)

@@ -121,9 +121,10 @@ async def _answer(request: AnyRequest, parts: Parts, model: str, reference: str 
         request, limit=MAX_BODY_BYTES, timeout_s=parts.settings.chunk_timeout_s, may_be_encoded=True
     )
     found = await parts.names.resolve(request.user.owner, model, reference)
-    encoded = await infer(parts, found, raw, request.headers)
-    content, encoding = await compressed(encoded.body, request.headers.get("accept-encoding", ""))
-    headers = {"Content-Encoding": encoding} if encoding is not None else {}
+    headers = request.headers
+    encoded = await infer(parts, found, raw, headers.get(HEADER_LENGTH), headers.get("content-encoding", ""))
+    content, encoding = await compressed(encoded.body, headers.get("accept-encoding", ""))
+    told = {"Content-Encoding": encoding} if encoding is not None else {}
     if encoded.json_length is not None:
-        headers[HEADER_LENGTH] = str(encoded.json_length)
-    return Response(content, media_type=encoded.media_type, headers=headers)
+        told[HEADER_LENGTH] = str(encoded.json_length)
+    return Response(content, media_type=encoded.media_type, headers=told)

@@ -1,8 +1,8 @@
 """Rows of many callers in one forward: pure timing, no torch, no HTTP.
 
-Nobody waits while a net is idle: whoever came in the same turn of the event loop goes through together.
-While a forward runs, whoever comes waits for the next one, which takes all that there is room for. So a
-batch is as large as the load makes it, and no timer is needed.
+Nobody waits for a clock: a forward begins once nobody new has come for two turns of the event loop, which
+takes microseconds, or as there are enough for a full batch. While one runs elsewhere, whoever comes waits for
+the next, which takes all that there is room for. So a batch is as large as the load makes it.
 """
 
 import asyncio
@@ -22,6 +22,8 @@ MAX_WAITING_ROWS = 4096
 MAX_WAITING_BYTES = 256 * 1024 * 1024
 #: Whoever would wait longer is refused as they come.
 MAX_WAIT_S = 10.0
+#: Of the event loop, in which nobody new came: in the first a body may be read that is asked in the second.
+QUIET_TURNS = 2
 #: How much the latest forward counts for in the estimate of what a row takes.
 NEWEST_SHARE = 0.2
 
@@ -85,6 +87,7 @@ class Batcher(Generic[R, A]):
         self._pieces: deque[Piece[R]] = deque()
         self._forward_s = 0.0
         self._is_awake = False
+        self._came = 0
         self.waiting_rows = self.waiting_bytes = 0
 
     async def ask(self, rows: Sequence[R], size_bytes: int = 0) -> list[Part[A]]:
@@ -124,8 +127,14 @@ class Batcher(Generic[R, A]):
                 retry_after_s=max(1, round(wait_s)),
             )
 
-    def _next(self) -> None:
-        """One forward with what waits; then another, after whoever else has something to do."""
+    def _next(self, came: int = -1, quiet_turns: int = 0) -> None:
+        """One forward with what waits; then another, after whoever else has something to do. `came` is how
+        many had come in all a turn ago."""
+        if self._pieces and self.waiting_rows < self._max_rows:
+            quiet_turns = quiet_turns + 1 if came == self._came else 0
+            if quiet_turns < QUIET_TURNS:
+                asyncio.get_running_loop().call_soon(self._next, self._came, quiet_turns)
+                return
         pieces = self._taken()
         if not pieces:
             self._is_awake = False
@@ -198,5 +207,6 @@ class Batcher(Generic[R, A]):
 
     def _add(self, piece: Piece[R], add: Callable[[Piece[R]], None]) -> None:
         add(piece)
+        self._came += 1
         self.waiting_rows += len(piece.rows)
         self.waiting_bytes += piece.size_bytes

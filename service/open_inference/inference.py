@@ -8,7 +8,6 @@ from time import perf_counter_ns
 from typing import Any
 
 import torch
-from litestar.datastructures import Headers
 from numpy.typing import NDArray
 
 from core.data.manifest import Kind
@@ -42,14 +41,16 @@ class Computed:
     stages: Stages
 
 
-async def infer(parts: Parts, found: Found, body: bytes, headers: Headers) -> Encoded:
+async def infer(
+    parts: Parts, found: Found, body: bytes, header_length: str | None, content_encoding: str = ""
+) -> Encoded:
     """Raises what `inflated`, `read_request` and `rows_of` raise, TimedOut beyond the `timeout` that the
     request says, Unavailable where too many wait."""
     started = perf_counter_ns()
     version = found[0]
     counted = parts.statistics.of(version.id)
     try:
-        asked = await _read(body, headers)
+        asked = await _read(body, header_length, content_encoding)
         signature = signature_of(version)
         require_outputs(asked.request.outputs, signature)
         with parts.infer_room.taken(asked.size_bytes):  # an inflated body is larger than what came
@@ -81,9 +82,9 @@ async def compressed(body: bytes, accept_encoding: str) -> tuple[bytes, str | No
     return (await asyncio.to_thread(work) if len(body) > _LARGE_BYTES else work()), encoding
 
 
-async def _read(body: bytes, headers: Headers) -> Asked:
-    encoding = headers.get("content-encoding", "").strip().lower()
-    work = partial(_read_request, body, encoding, headers.get(HEADER_LENGTH))
+async def _read(body: bytes, header_length: str | None, content_encoding: str) -> Asked:
+    encoding = content_encoding.strip().lower()
+    work = partial(_read_request, body, encoding, header_length)
     return await asyncio.to_thread(work) if encoding or len(body) > _LARGE_BYTES else work()
 
 

@@ -53,6 +53,20 @@ async def test_whoever_comes_in_one_turn_goes_through_together_each_with_their_o
     assert len(net.batches) == 1
 
 
+async def test_while_somebody_new_comes_every_other_turn_a_forward_waits_until_it_is_full() -> None:
+    net = Net()
+    batching = Batcher(net, max_rows=4)
+
+    async def comes_late(n: int) -> list[int]:
+        for _ in range(2 * n):
+            await asyncio.sleep(0)
+        return await asked(batching, n)
+
+    answers = await asyncio.gather(*(comes_late(n) for n in range(6)))
+    assert answers == [[2 * n] for n in range(6)]
+    assert net.batches == [[0, 1, 2, 3], [4, 5]]
+
+
 async def test_whoever_comes_during_a_forward_shares_the_next() -> None:
     net = Net(is_slow=True)
     batching = Batcher(net)
