@@ -11,6 +11,7 @@ ModelyardError
 ├── TooLarge             more bytes than the route takes
 ├── UnsupportedMedia     a content type or a format we do not read
 ├── Gone                 it was here; its bytes were collected
+├── TooMany              the caller's own share is used up; wait
 ├── TimedOut             the caller's own deadline passed
 └── Unavailable          our own capacity or a neighbour is missing; try again
 """
@@ -80,6 +81,10 @@ class UnsupportedMedia(ModelyardError):
 
 class Gone(ModelyardError):
     code = "gone"
+
+
+class TooMany(ModelyardError):
+    code = "too_many_requests"
 
 
 class TimedOut(ModelyardError):

@@ -11,6 +11,8 @@ VersionId = NewType("VersionId", str)
 WorkerId = NewType("WorkerId", str)
 UploadId = NewType("UploadId", str)
 BatchId = NewType("BatchId", str)
+KeyId = NewType("KeyId", str)
+AuditId = NewType("AuditId", str)
 
 
 def _new(prefix: str) -> str:
@@ -43,3 +45,11 @@ def upload_id() -> UploadId:
 
 def batch_id() -> BatchId:
     return BatchId(_new("bp"))
+
+
+def key_id() -> KeyId:
+    return KeyId(_new("key"))
+
+
+def audit_id() -> AuditId:
+    return AuditId(_new("aud"))

@@ -2,14 +2,17 @@
 
 import logging
 import sys
+from typing import Any
 
 import structlog
 
+from core.redaction import redact
 from core.settings import Settings
 
 
 def configure_logs(settings: Settings) -> None:
-    """One JSON object a line on stderr, or columns for a terminal; within a request it carries the id."""
+    """One JSON object a line on stderr, or columns for a terminal; within a request it carries the id. What
+    looks like a key or a password is left out of all of it, tracebacks too."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -30,7 +33,7 @@ def configure_logs(settings: Settings) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered, _redacted],
         )
     )
     root = logging.getLogger()
@@ -40,3 +43,7 @@ def configure_logs(settings: Settings) -> None:
     logging.getLogger("uvicorn.access").disabled = True
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     logging.getLogger("aiosqlite").setLevel(logging.WARNING)
+
+
+def _redacted(_logger: object, _method: str, line: Any) -> str:
+    return redact(line)

@@ -23,6 +23,24 @@ class Settings(BaseSettings):
     insecure: bool = Field(default=False, description="allow auth=off on an address other than loopback")
     auth: Literal["on", "off"] = Field(default="on", description="off: no keys, on loopback only")
 
+    allowed_hosts: str = Field(
+        default="", description="names beside its own under which the service is reached, by commas"
+    )
+    trusted_proxies: str = Field(
+        default="", description="addresses or networks whose X-Forwarded-For is believed, by commas"
+    )
+    requests_per_s: float = Field(
+        default=10_000, ge=0, description="requests a key may make, in the long run; 0: any number"
+    )
+    requests_burst: int = Field(default=20_000, ge=1, description="requests a key may make at once")
+    wrong_keys_per_s: float = Field(
+        default=20, gt=0, description="wrong keys that a client's address may show, in the long run"
+    )
+    max_queued: int = Field(
+        default=10_000, ge=1, description="jobs and batch predictions of an owner that wait"
+    )
+    max_keys: int = Field(default=1000, ge=1, description="keys of an owner that work")
+
     database_url: str | None = Field(default=None, description="postgresql://… or sqlite:///…")
     broker_url: str | None = Field(default=None, description="redis://… or unix://…")
     storage_url: str | None = Field(default=None, description="file:///… or s3://bucket/prefix")

@@ -18,13 +18,14 @@ from modelyard.resources.batch_predictions import BatchPredictions
 from modelyard.resources.checkpoints import Checkpoints
 from modelyard.resources.datasets import Datasets
 from modelyard.resources.jobs import Jobs
+from modelyard.resources.keys import Keys
 from modelyard.resources.models import Models
 from modelyard.resources.resumable import Uploads
-from modelyard.specs import ComponentInfo
+from modelyard.specs import AuditEntry, ComponentInfo
 from modelyard.transport import calls
-from modelyard.transport.resource import R, Resource, operation
+from modelyard.transport.resource import R, Resource, operation, streaming
 from modelyard.transport.runners import AsyncHttpRunner, HttpRunner
-from modelyard.transport.story import AsyncRunner, Story, SyncRunner
+from modelyard.transport.story import AsyncRunner, Story, Stream, SyncRunner
 
 __all__ = ["AsyncClient", "Client"]
 
@@ -40,11 +41,18 @@ class Service(Resource[R]):
         self.batch_predictions = BatchPredictions(runner)
         self.checkpoints = Checkpoints(runner)
         self.uploads = Uploads(runner)
+        self.keys = Keys(runner)
 
     @operation
     def components(self, family: str | None = None) -> Story[list[ComponentInfo]]:
         """All that a spec may name, or only one family such as `layer` or `optimizer`."""
         return (yield from self._fetch(calls.get("/v1/components", family=family), list[ComponentInfo]))
+
+    @streaming
+    def audit(self, key: str | None = None) -> Stream[AuditEntry]:
+        """Every request that changed something, the newest first; with `key` only what the key of this id
+        asked for. Needs a key with the scope admin."""
+        yield from self._pages(calls.get("/v1/audit", key=key), AuditEntry)
 
     @operation
     def health(self) -> Story[dict[str, object]]:

@@ -12,6 +12,7 @@ from litestar.middleware import DefineMiddleware
 from core.settings import Settings
 from service.api import (
     aliases,
+    audit,
     batch_predictions,
     boards,
     checkpoints,
@@ -22,6 +23,7 @@ from service.api import (
     events,
     health,
     jobs,
+    keys,
     models,
     open_inference,
     open_inference_repository,
@@ -32,7 +34,8 @@ from service.api import (
     uploads,
     weights,
 )
-from service.auth import Authenticate, Keyring, undecided_routes
+from service.auth import undecided_routes
+from service.authenticate import Authenticate
 from service.edge import Edge
 from service.inference.engine import alone
 from service.parts import Parts, open_parts
@@ -53,7 +56,6 @@ def create_app(settings: Settings) -> Edge:
     require_safe_address(settings)
     load_plugins(settings)
     parts = open_parts(settings)
-    keyring = Keyring(parts.database, is_on=settings.auth == "on")
     app = Litestar(
         route_handlers=[
             datasets.Datasets,
@@ -78,10 +80,15 @@ def create_app(settings: Settings) -> Edge:
             open_inference_repository.OpenInferenceStatistics,
             open_inference_repository.OpenInferenceRepository,
             batch_predictions.BatchPredictions,
+            keys.Keys,
+            audit.Audit,
             health.Health,
         ],
         dependencies={"parts": Provide(lambda: parts, sync_to_thread=False)},
-        middleware=[DefineMiddleware(Authenticate, keyring=keyring), DefineMiddleware(KnownParameters)],
+        middleware=[
+            DefineMiddleware(Authenticate, gate=parts.gate, addresses=parts.addresses),
+            DefineMiddleware(KnownParameters),
+        ],
         exception_handlers={Exception: answer_problem},
         lifespan=[lambda _app: _running(parts)],
         openapi_config=openapi_config(),
@@ -91,7 +98,7 @@ def create_app(settings: Settings) -> Edge:
     )
     undecided = undecided_routes(app)
     assert not undecided, f"these routes name no scope: {undecided}"
-    return Edge(app, parts, Quick(parts, keyring))
+    return Edge(app, parts, Quick(parts))
 
 
 @asynccontextmanager
@@ -105,11 +112,14 @@ async def _running(parts: Parts) -> AsyncIterator[None]:
             log.info("admin_key_written", path=str(key_file))
         parts.helper.start()
         parts.explainer.start()
-        sweeping = create_task(parts.sweeper.run())
+        running = [create_task(parts.sweeper.run()), create_task(parts.keyring.follow())]
+        if parts.shared_buckets is not None:
+            running.append(create_task(parts.shared_buckets.run()))
         try:
             yield
         finally:
-            sweeping.cancel()
-            await gather(sweeping, return_exceptions=True)
+            for task in running:
+                task.cancel()
+            await gather(*running, return_exceptions=True)
     finally:
         await parts.close()

@@ -25,6 +25,7 @@ from service.from_upload import wrong_upload
 from service.idempotency import Once, in_flight
 from service.parts import Parts
 from service.pools import pool_of
+from service.quotas import require_place
 from service.submit import find_dataset
 from service.views import batch_view, manifest_of
 
@@ -182,6 +183,7 @@ async def _submit(
     async with parts.database.write() as session:
         if (earlier := await once.earlier(session)) is not None:
             return earlier
+        await require_place(session, parts, owner)
         await _hold(session, version, rows)
         known = {worker.pool for worker in await session.scalars(workers.list_workers())}
         pool = pool_of("auto", known)

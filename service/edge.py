@@ -1,6 +1,5 @@
 """Around the whole app: which hosts are answered, the request id, security headers, one access line."""
 
-import ipaddress
 import re
 import secrets
 import time
@@ -11,20 +10,24 @@ from litestar import Litestar
 from litestar.enums import ScopeType
 from litestar.types import HTTPScope, Message, Receive, Scope, Send
 
-from core.errors import Malformed
-from core.settings import Settings
+from core.errors import Forbidden, Malformed, ModelyardError
+from service.addresses import Hosts, host_name
 from service.parts import Parts
 from service.problems import encode_problem, note, problem_of
 from service.quick import ROUTE_NAME as QUICK_ROUTE
 from service.quick import Quick
-
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 SECURITY_HEADERS = (
     (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'; base-uri 'none'"),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 )
+
+#: What asks for nothing to be changed.
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+#: What may come once at most: of two nobody knows which one counts.
+SINGLE = (b"host", b"authorization", b"content-length", b"origin")
 
 #: What we keep of a client's own request id; anything else gets one of ours.
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -39,7 +42,7 @@ class Edge:
         self.app = app
         self.parts = parts
         self._quick = quick
-        self._hosts = allowed_hosts(parts.settings)
+        self._hosts = Hosts(parts.settings)
 
     def begin_stop(self) -> None:
         """Before the server waits for its connections to end."""
@@ -95,6 +98,7 @@ class Edge:
                     method=scope["method"],
                     route=route,
                     status=status,
+                    client=self.parts.addresses.of(scope),
                     ms=round((time.perf_counter() - started) * 1000, 1),
                 )
 
@@ -107,35 +111,34 @@ class Edge:
             note(error, problem_of(error)[0], scope["method"], scope["path"])
             await _send_problem(error, scope["path"], send)
 
-    def _refusal(self, scope: Scope, headers: dict[bytes, str]) -> Malformed | None:
-        host = _host_name(headers.get(b"host", ""))
-        if self._hosts is not None and host not in self._hosts:
+    def _refusal(self, scope: HTTPScope, headers: dict[bytes, str]) -> ModelyardError | None:
+        came = list(scope["headers"])
+        if len(headers) != len(came):
+            names = [name for name, _ in came]
+            if (twice := next((name for name in SINGLE if names.count(name) > 1), None)) is not None:
+                return Malformed(f"The header {twice.decode()} came more than once; send it once.")
+        host = host_name(headers.get(b"host", ""))
+        if not self._hosts.allows(host):
             return Malformed(
-                f"This service answers to {', '.join(sorted(self._hosts))}; the Host is {host[:100]!r}.",
+                f"This service answers to {', '.join(sorted(self._hosts.names))}; the Host is "
+                f"{host[:100]!r}. MODELYARD_ALLOWED_HOSTS names more.",
                 code="host_not_allowed",
             )
+        if scope["method"] not in SAFE and (origin := headers.get(b"origin")) is not None:
+            return _refusal_of_page(origin, host)
         if "\0" in scope["path"] or b"%00" in scope.get("query_string", b""):
             return Malformed("A path or a query holds no NUL character; send it without.")
         return None
 
 
-def allowed_hosts(settings: Settings) -> frozenset[str] | None:
-    """None answers every name: bound to all addresses we cannot know under which ones we are reached."""
-    host = settings.host.lower()
-    try:
-        if ipaddress.ip_address(host).is_unspecified:
-            return None
-    except ValueError:  # a name
-        pass
-    return LOOPBACK_NAMES | {host}
-
-
-def _host_name(header: str) -> str:
-    """`[::1]:8000` -> `::1`, `Localhost:8000` -> `localhost`."""
-    host = header.strip().lower()
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+def _refusal_of_page(origin: str, host: str) -> Forbidden | None:
+    """A browser says which page a change comes from: where keys are off, nothing else stops another's."""
+    if host_name(origin.partition("://")[2]) == host:
+        return None
+    return Forbidden(
+        f"Pages of {origin[:100]!r} may change nothing here; ask from a page of this service, or no browser.",
+        code="cross_origin",
+    )
 
 
 def _request_id(sent: str) -> str:

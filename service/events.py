@@ -9,6 +9,7 @@ from core.db.models import Job
 from core.db.statements import jobs
 from core.db.statements.jobs import TERMINAL
 from modelyard.specs import JobState
+from service.auth import Principal
 from service.parts import Parts
 from service.views import event_view
 
@@ -20,16 +21,16 @@ RECONNECT_MS = 1000
 PING = ": ping\n\n"
 
 
-async def stream(parts: Parts, owner: str, job_id: str, after: int) -> AsyncIterator[str]:
+async def stream(parts: Parts, who: Principal, job_id: str, after: int) -> AsyncIterator[str]:
     """Every event with seq > `after`, in order, without a gap; ends with `event: end` once the job is
     terminal and all was sent. Ends without it when the service stops: the client comes back with the
-    last id it saw."""
+    last id it saw. Ends so too once the key is revoked or has expired."""
     told: dict[str, Any] | None = None
     yield f"retry: {RECONNECT_MS}\n\n"
-    while True:
+    while await parts.gate.still_admits(who):
         # The job first: what its state implies was committed before, so the events read after show it.
         async with parts.database.read() as session:
-            job = (await session.scalars(jobs.get_job(owner, job_id))).one_or_none()
+            job = (await session.scalars(jobs.get_job(who.owner, job_id))).one_or_none()
             if job is None:  # deleted meanwhile
                 return
             events = list(await session.scalars(jobs.events_after(job_id, after, PAGE)))

@@ -11,14 +11,18 @@ from core import queue
 from core.db.changes import Changes, open_changes
 from core.db.engines import AsyncDatabase, Database, open_async_database
 from core.db.models import Checkpoint, Version
-from core.db.statements import batch_predictions, datasets, jobs
+from core.db.statements import batch_predictions, datasets, jobs, keys
 from core.settings import Settings
 from core.storage import Storage, open_storage
 from service import explainer, planner
+from service.addresses import Addresses
+from service.audit import keep_audit
+from service.buckets import Buckets
 from service.collection import collect
 from service.comparing import Comparer
 from service.estimates import Estimator
 from service.exporter import Exporter
+from service.gate import Gate
 from service.helper import Helper, explanations, plans
 from service.inference.cache import ModelCache
 from service.inference.engine import Engine
@@ -26,8 +30,10 @@ from service.inference.loading import load_version
 from service.inference.names import Found, Names
 from service.inference.served import Served
 from service.inference.statistics import Stages, Statistics
+from service.keyring import Keyring
 from service.open_inference.room import Room
 from service.revisions import Revisions, open_near
+from service.shared_buckets import SharedBuckets
 from service.sweep import Sweeper
 from service.watch import Watcher
 
@@ -39,6 +45,10 @@ class Parts:
     near: Database | None
     changes: Changes | None
     storage: Storage
+    addresses: Addresses
+    keyring: Keyring
+    shared_buckets: SharedBuckets | None
+    gate: Gate
     jobs_watcher: Watcher
     datasets_watcher: Watcher
     batches_watcher: Watcher
@@ -96,12 +106,21 @@ def open_parts(settings: Settings) -> Parts:
     near = open_near(settings.resolved_database_url())
     changes = open_changes(settings.resolved_database_url())
     storage = open_storage(settings.resolved_storage_url(), settings.scratch() / "fetched")
+    keep_audit(database)
+    addresses = Addresses(settings.trusted_proxies)
+    keyring = Keyring(database, Revisions(database, near, keys.revisions))
+    buckets = Buckets(settings.requests_per_s, settings.requests_burst)
+    is_limited = settings.auth == "on" and settings.requests_per_s > 0
     return Parts(
         settings=settings,
         database=database,
         storage=storage,
         near=near,
         changes=changes,
+        addresses=addresses,
+        keyring=keyring,
+        shared_buckets=SharedBuckets(buckets, settings.resolved_broker_url()) if is_limited else None,
+        gate=Gate(settings, keyring, buckets, addresses),
         jobs_watcher=Watcher(Revisions(database, near, jobs.revisions)),
         datasets_watcher=Watcher(Revisions(database, near, datasets.revisions)),
         batches_watcher=Watcher(Revisions(database, near, batch_predictions.revisions)),

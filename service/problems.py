@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from core import errors
 from core.errors import ModelyardError
+from core.redaction import redact
 from modelyard.specs import Problem, ProblemError
 from service.open_inference.refusals import Refusal, answer_refusal, refusal_of, speaks
 
@@ -25,6 +26,7 @@ SENT_AS = {
     "batch_state": "state",
     "job_name": "name",
     "kind": "format",
+    "key_id": "key",
     "idempotency_key": "Idempotency-Key",
 }
 
@@ -40,6 +42,7 @@ STATUS: dict[type[ModelyardError], HTTPStatus] = {
     errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.UnsupportedMedia: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.Invalid: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.TooMany: HTTPStatus.TOO_MANY_REQUESTS,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.TimedOut: HTTPStatus.GATEWAY_TIMEOUT,
 }
@@ -167,8 +170,8 @@ def _problem(status: HTTPStatus, code: str, detail: str, listed: list[ProblemErr
         type=f"urn:modelyard:problem:{code}",
         title=status.phrase,
         status=int(status),
-        detail=detail,
+        detail=redact(detail),
         code=code,
         instance=f"urn:modelyard:request:{request_id}" if request_id else None,
-        errors=listed or [],
+        errors=[ProblemError(redact(one.pointer), one.code, redact(one.message)) for one in listed or []],
     )

@@ -12,10 +12,8 @@ from collections.abc import Mapping
 import msgspec
 from litestar.types import HTTPScope, Receive, Send
 
-from core.errors import Forbidden
 from modelyard.specs import PredictRequest
 from service.api.predictions import MAX_BODY_BYTES
-from service.auth import Keyring
 from service.auth import Scope as Needed
 from service.bodies import decode, read_whole, too_large
 from service.explanations import predict_explained
@@ -26,14 +24,17 @@ ROUTE = re.compile(r"/v1/models/([^/@]+)(?:@([^/]+))?/predict")
 ROUTE_NAME = "/v1/models/{model}/predict"
 JSON = b"application/json"
 
+#: As the same route asks for where it goes the usual way.
+NEEDED = Needed.PREDICT
+
 _encode = msgspec.json.Encoder().encode
 
 Headers = Mapping[bytes, bytes]
 
 
 class Quick:
-    def __init__(self, parts: Parts, keyring: Keyring) -> None:
-        self._parts, self._keyring = parts, keyring
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
 
     def takes(self, scope: HTTPScope, headers: Headers) -> bool:
         return (
@@ -49,9 +50,7 @@ class Quick:
         """Raises what is to be told as a problem."""
         parts = self._parts
         authorization = headers.get(b"authorization", b"").decode("latin-1")
-        principal = await self._keyring.principal(authorization or None)
-        if not principal.may(Needed.PREDICT):
-            raise Forbidden(f"This route needs a key with the scope {Needed.PREDICT}; yours lacks it.")
+        principal = await parts.gate.admit(scope, authorization or None, NEEDED)
         matched = ROUTE.fullmatch(scope["path"])
         assert matched is not None
         found = await parts.names.resolve(principal.owner, matched[1], matched[2])

@@ -44,6 +44,8 @@ UNSEEN: tuple[type[msgspec.Struct], ...] = (
     specs.UploadRequest,
     specs.PredictRequest,
     specs.BatchRequest,
+    specs.KeyRequest,
+    specs.RotationRequest,
     specs.Problem,
     InferRequest,
     InferReply,

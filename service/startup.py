@@ -4,11 +4,11 @@ import asyncio
 import ipaddress
 import os
 from pathlib import Path
-from uuid import uuid4
 
 from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import DBAPIError
 
+from core import ids
 from core.db.engines import AsyncDatabase, open_database
 from core.db.models import Base, Key, utc_now
 from core.db.statements import keys as statements
@@ -79,17 +79,18 @@ def _missing(connection: Connection) -> list[str]:
 
 
 async def first_admin_key(settings: Settings, database: AsyncDatabase) -> Path | None:
-    """Where there is no key at all: makes one for everything and writes it to `<home>/admin.key` (0600).
-    The path where one was written."""
+    """Where no key works that may make others for every owner: makes one, and writes it to `<home>/admin.key`
+    (0600). The path where one was written."""
     if settings.auth == "off":
         return None
     async with database.write() as session:
-        if (await session.scalars(statements.count_keys())).one() > 0:
+        working = await session.scalars(statements.lock_working(DEFAULT_OWNER, utc_now()))
+        if any(Scope.ADMIN in row.scopes for row in working):
             return None
         key = new_key()
         session.add(
             Key(
-                id=f"key_{uuid4().hex}",
+                id=ids.key_id(),
                 owner=DEFAULT_OWNER,
                 name="admin",
                 secret_sha256=digest_of(key),

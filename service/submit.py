@@ -25,6 +25,7 @@ from service.idempotency import Once, in_flight
 from service.parts import Parts
 from service.planner import wrong_dataset
 from service.pools import pool_of
+from service.quotas import require_place
 from service.views import job_view
 
 #: So many of an owner's newest datasets are looked through for the one that was meant.
@@ -102,6 +103,7 @@ async def submit(parts: Parts, owner: str, submission: Submission, once: Once) -
     async with parts.database.write() as session:
         if (earlier := await once.earlier(session)) is not None:
             return earlier
+        await require_place(session, parts, owner)
         dataset = (await session.scalars(datasets.lock_dataset(submission.dataset.id))).one()
         if dataset.state != "ready":
             raise Conflict(f"{dataset.name}@{dataset.version} was deleted meanwhile.", code="dataset_deleted")

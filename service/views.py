@@ -5,7 +5,18 @@ from typing import Any
 import msgspec
 
 from core.data.manifest import Manifest
-from core.db.models import AliasMove, BatchPrediction, Checkpoint, Dataset, Event, Job, Metric, Version
+from core.db.models import (
+    AliasMove,
+    AuditEntry,
+    BatchPrediction,
+    Checkpoint,
+    Dataset,
+    Event,
+    Job,
+    Key,
+    Metric,
+    Version,
+)
 from core.db.statements import batch_predictions
 from core.db.statements.jobs import TERMINAL
 from modelyard import specs
@@ -168,6 +179,34 @@ def whole_version_view(row: Version, aliases: list[str]) -> specs.ModelVersion:
     view = version_view(row, aliases)
     view.evaluation = msgspec.convert(row.evaluation, specs.Evaluation | None)
     return view
+
+
+def key_view(row: Key) -> specs.Key:
+    return specs.Key(
+        id=row.id,
+        name=row.name,
+        owner=row.owner,
+        scopes=row.scopes,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        revoked_at=row.revoked_at,
+        rotated_from=row.rotated_from,
+    )
+
+
+def audit_view(row: AuditEntry) -> specs.AuditEntry:
+    return specs.AuditEntry(
+        id=row.id,
+        at=row.at,
+        owner=row.owner,
+        key=row.key_id,
+        name=row.key_name,
+        action=row.action,
+        target=row.target,
+        made=row.made,
+        request_id=row.request_id,
+        address=row.address,
+    )
 
 
 def alias_move_view(row: AliasMove) -> specs.AliasMove:

@@ -225,7 +225,7 @@ class RunningService:
         with self.database.write() as session:
             session.add(
                 Key(
-                    id=f"key_{uuid4().hex}",
+                    id=ids.key_id(),
                     owner=name,
                     name="test",
                     secret_sha256=digest_of(key),

@@ -69,9 +69,10 @@ def _driver_url(url: str, *, is_async: bool) -> str:
 
 
 def _options(url: str, busy_timeout_s: float = BUSY_TIMEOUT_S) -> dict[str, Any]:
+    common = {"pool_size": POOL_SIZE, "hide_parameters": True}  # an error's text holds nothing of a request
     if is_in_process(url):
-        return {"connect_args": {"timeout": busy_timeout_s}, "pool_size": POOL_SIZE, "max_overflow": 0}
-    return {"pool_size": POOL_SIZE, "max_overflow": POOL_SIZE, "pool_pre_ping": True}
+        return {**common, "connect_args": {"timeout": busy_timeout_s}, "max_overflow": 0}
+    return {**common, "max_overflow": POOL_SIZE, "pool_pre_ping": True}
 
 
 def is_in_process(url: str) -> bool:

@@ -61,18 +61,47 @@ class Base(DeclarativeBase):
 
 
 class Key(Base):
-    """An API key. Only the SHA-256 of the secret is stored."""
+    """An API key. Only the SHA-256 of the secret is stored.
+
+    `revision` rises with every change after which a key remembered elsewhere is no longer what it was.
+    `rotated_from` is the key in whose place this one was made.
+    """
 
     __tablename__ = "keys"
+    __table_args__ = (Index(None, "owner"),)
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     owner: Mapped[str] = mapped_column(String(63))
     name: Mapped[str] = mapped_column(String(63))
     secret_sha256: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
     scopes: Mapped[list[Any]]
+    revision: Mapped[int] = mapped_column(default=0, server_default="0")
+    rotated_from: Mapped[str | None] = mapped_column(String(40))
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class AuditEntry(Base):
+    """Who asked for a change, written in the transaction that made it. Rows are added, never changed.
+
+    `action` is the route, `target` the path that was asked for, `made` the ids of what the transaction added.
+    `key_id` and `key_name` are empty where keys are off; `address` is the client's, behind trusted proxies.
+    """
+
+    __tablename__ = "audit"
+    __table_args__ = (Index(None, "owner", "id"), Index(None, "key_id", "id"))
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    at: Mapped[datetime]
+    owner: Mapped[str] = mapped_column(String(63))
+    key_id: Mapped[str | None] = mapped_column(String(40))
+    key_name: Mapped[str | None] = mapped_column(String(63))
+    action: Mapped[str] = mapped_column(String(150))
+    target: Mapped[str] = mapped_column(String(500))
+    made: Mapped[list[Any]]
+    request_id: Mapped[str] = mapped_column(String(128))
+    address: Mapped[str] = mapped_column(String(45))
 
 
 class IdempotentReply(Base):
@@ -172,6 +201,7 @@ class Job(Base):
     __table_args__ = (
         Index(None, "state", "pool", "priority", "queued_at"),
         Index(None, "owner", "created_at"),
+        Index(None, "owner", "state"),
         Index(None, "dataset_id"),
         Index(None, "pool", "state", "finished_at"),
         Index(None, "start_checkpoint_id"),
@@ -344,6 +374,7 @@ class BatchPrediction(Base):
     __table_args__ = (
         Index(None, "state", "pool", "queued_at"),
         Index(None, "owner", "created_at"),
+        Index(None, "owner", "state"),
         Index(None, "dataset_id"),
     )
 

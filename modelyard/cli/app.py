@@ -14,6 +14,7 @@ from modelyard.cli import (
     datasets,
     doctor,
     jobs,
+    keys,
     models,
     predict,
     processes,
@@ -40,6 +41,8 @@ app.command(batch_predictions.app)
 app.command(checkpoints.app)
 app.command(components.components)
 app.command(uploads.app)
+app.command(keys.app)
+app.command(keys.audit)
 app.command(doctor.doctor)
 app.command(processes.up)
 app.command(processes.serve)

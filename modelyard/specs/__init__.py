@@ -51,6 +51,7 @@ from modelyard.specs.jobs import (
     Wanted,
 )
 from modelyard.specs.jobspec import CheckpointPolicy, Component, EarlyStopping, Ema, JobSpec, Split, Trainer
+from modelyard.specs.keys import AuditEntry, Key, KeyRequest, RotationRequest, Scope
 from modelyard.specs.models import (
     ClassScores,
     Evaluation,
@@ -77,6 +78,7 @@ __all__ = [
     "MAX_INSTANCES",
     "AliasMove",
     "AliasUpdate",
+    "AuditEntry",
     "BatchDataset",
     "BatchFile",
     "BatchPrediction",
@@ -109,6 +111,8 @@ __all__ = [
     "JobErrorCode",
     "JobSpec",
     "JobState",
+    "Key",
+    "KeyRequest",
     "Layer",
     "Lineage",
     "Method",
@@ -131,9 +135,11 @@ __all__ = [
     "Requirement",
     "ResolvedTransforms",
     "RollbackRequest",
+    "RotationRequest",
     "RowProblem",
     "Sample",
     "Samples",
+    "Scope",
     "ScoredLabel",
     "Signature",
     "Split",

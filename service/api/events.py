@@ -45,7 +45,7 @@ class Events(Controller):
             seen = _last_event_id(request.headers.get("last-event-id"), after or 0)
             async with parts.database.read() as session:
                 await require_job(session, owner, job_id)
-            content = events.stream(parts, owner, job_id, seen)
+            content = events.stream(parts, request.user, job_id, seen)
             # As a header: the handler's media type would win over that of a stream.
             headers = {"content-type": events.MEDIA_TYPE, "cache-control": "no-store"}
             return Stream(content, headers=headers)

@@ -13,10 +13,8 @@ from sqlalchemy.exc import OperationalError
 
 from core import errors
 from core.errors import Invalid, Malformed, Unauthenticated, Unavailable
-from core.settings import Settings
 from modelyard.specs import AliasUpdate, PredictRequest
 from service.bodies import decode, pointer_of
-from service.edge import allowed_hosts
 from service.files import matches, parse_range
 from service.inference.cache import ModelCache, Residence
 from service.inference.engine import Engine
@@ -134,12 +132,6 @@ def test_decoding_is_strict() -> None:
 )
 def test_loopback_is_what_the_machine_alone_reaches(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
-
-
-def test_bound_to_everything_every_name_is_answered() -> None:
-    assert allowed_hosts(Settings(host="0.0.0.0")) is None
-    assert allowed_hosts(Settings(host="::")) is None
-    assert allowed_hosts(Settings(host="box.example")) == {"localhost", "127.0.0.1", "::1", "box.example"}
 
 
 # Stillness
