@@ -39,6 +39,7 @@ class Settings(BaseSettings):
     max_queued: int = Field(
         default=10_000, ge=1, description="jobs and batch predictions of an owner that wait"
     )
+    max_uploads: int = Field(default=1000, ge=1, description="uploads in pieces that an owner may have")
     max_keys: int = Field(default=1000, ge=1, description="keys of an owner that work")
 
     database_url: str | None = Field(default=None, description="postgresql://… or sqlite:///…")

@@ -23,6 +23,7 @@ from core.uploads import upload_key
 from modelyard import specs
 from service.collection import remove_upload
 from service.parts import Parts
+from service.quotas import require_upload_place
 from service.spool import PIECE_BYTES, Spooled, require_free, spool, spool_folder
 
 #: From the last piece that came; a job that has not ended keeps what it reads beyond it.
@@ -45,6 +46,7 @@ async def create(parts: Parts, owner: str, asked: specs.UploadRequest) -> Upload
         expires_at=now + KEPT,
     )
     async with parts.database.write() as session:
+        await require_upload_place(session, parts, owner)
         session.add(row)
         await session.commit()
     return row

@@ -162,7 +162,7 @@ class Upload(Base):
     """
 
     __tablename__ = "uploads"
-    __table_args__ = (Index(None, "expires_at"),)
+    __table_args__ = (Index(None, "expires_at"), Index(None, "owner"))
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     owner: Mapped[str] = mapped_column(String(63))

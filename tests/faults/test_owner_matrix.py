@@ -165,7 +165,8 @@ def statements(service: RunningService) -> Iterator[list[str]]:
 
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         is_probe = structlog.contextvars.get_contextvars().get("request_id") == PROBE
-        if is_probe and "keys.secret_sha256 = " not in statement:
+        is_about_the_key = "keys.secret_sha256 = " in statement or statement.startswith("BEGIN")
+        if is_probe and not is_about_the_key:
             seen.append(statement)
 
     engine = service.server.config.app.parts.database.engine.sync_engine

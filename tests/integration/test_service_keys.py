@@ -254,9 +254,12 @@ def test_what_is_rolled_back_is_not_in_the_audit(
     assert me.client.get(f"/v1/keys/{key['id']}").json()["revoked_at"] is None
 
 
-def test_keys_and_work_that_waits_are_bounded(tmp_path: Path) -> None:
+def test_keys_uploads_and_work_that_waits_are_bounded(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'modelyard.db'}"
-    with run_service(url, tmp_path, max_keys=3, max_queued=2) as service, service.owner() as me:
+    with (
+        run_service(url, tmp_path, max_keys=3, max_queued=2, max_uploads=2) as service,
+        service.owner() as me,
+    ):
         me.dataset()
         kept = [made(me.client) for _ in range(2)]
         refused = me.client.post("/v1/keys", json={"name": "ci", "scopes": ["read"]})
@@ -269,9 +272,16 @@ def test_keys_and_work_that_waits_are_bounded(tmp_path: Path) -> None:
         assert (refused.status_code, refused.json()["code"]) == (429, "over_quota")
         me.client.post(f"/v1/jobs/{jobs[0]['id']}/cancel")
         me.post_job()
+        announced = {"filename": "f", "length": 9}
+        uploads = [me.client.post("/v1/uploads", json=announced).json() for _ in range(2)]
+        refused = me.client.post("/v1/uploads", json=announced)
+        assert (refused.status_code, refused.json()["code"]) == (429, "over_quota")
+        me.client.delete(f"/v1/uploads/{uploads[0]['id']}")
+        assert me.client.post("/v1/uploads", json=announced).status_code == 201
         with service.owner() as other:
             other.dataset()
             other.post_job()
+            assert other.client.post("/v1/uploads", json=announced).status_code == 201
 
 
 def test_a_page_of_another_site_changes_nothing_though_keys_are_off(tmp_path: Path) -> None:
@@ -307,3 +317,14 @@ def test_no_other_site_may_read_and_no_cookie_is_ever_set(service: RunningServic
 def test_the_quick_way_of_a_prediction_asks_for_what_the_usual_one_does(tmp_path: Path) -> None:
     decided = decisions(create_app(Settings(home=tmp_path)).app)
     assert decided["POST", ROUTE_NAME] is NEEDED is Scope.PREDICT
+
+
+def test_the_page_of_keys_says_what_every_route_asks_for(tmp_path: Path) -> None:
+    decided = decisions(create_app(Settings(home=tmp_path)).app)
+    by_path: dict[str, list[str]] = {}
+    for (method, path), decision in sorted(decided.items()):
+        by_path.setdefault(path, []).append(f"{method} `{decision}`")
+    expected = {f"| `{path}` | {', '.join(said)} |" for path, said in by_path.items()}
+    page = (Path(__file__).parents[2] / "docs" / "keys.md").read_text()
+    written = {line for line in page.splitlines() if line.startswith("| `/")}
+    assert written == expected

@@ -56,7 +56,7 @@ def test_the_client_loads_no_server_and_no_command_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "resource", ["datasets", "jobs", "models", "batch_predictions", "checkpoints", "uploads"]
+    "resource", ["datasets", "jobs", "models", "batch_predictions", "checkpoints", "uploads", "keys"]
 )
 def test_both_clients_offer_the_same_methods(resource: str) -> None:
     def methods(client: object) -> dict[str, str]:
@@ -70,7 +70,7 @@ def test_both_clients_offer_the_same_methods(resource: str) -> None:
 
 
 def test_every_public_method_says_what_it_does() -> None:
-    for module in ("datasets", "jobs", "models", "batch_predictions", "checkpoints"):
+    for module in ("datasets", "jobs", "models", "batch_predictions", "checkpoints", "keys"):
         for _, kind in inspect.getmembers(
             importlib.import_module(f"modelyard.resources.{module}"), inspect.isclass
         ):
