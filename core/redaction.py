@@ -3,7 +3,7 @@
 import re
 
 #: Keys and the secrets of webhooks, also misspelt, cut or in another case; user and password of a URL.
-_KEY = re.compile(r"\b(mdy|whsec)_[0-9A-Za-z_+/=-]{6,}", re.IGNORECASE)
+_KEY = re.compile(r"(mdy|whsec)_[0-9A-Za-z_+/=-]{6,}", re.IGNORECASE)
 _PASSWORD = re.compile(r"(?<=://)[^\s/@:]*:[^\s/@]+(?=@)")
 
 

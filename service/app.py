@@ -43,7 +43,7 @@ from service.problems import answer_problem
 from service.queries import KnownParameters
 from service.quick import Quick
 from service.schema import openapi_config
-from service.startup import first_admin_key, load_plugins, require_safe_address
+from service.startup import first_admin_key, load_plugins, require_networks, require_safe_address
 
 #: Bodies of routes that do not say otherwise.
 MAX_BODY_BYTES = 1024 * 1024
@@ -54,6 +54,7 @@ log = structlog.stdlib.get_logger()
 def create_app(settings: Settings) -> Edge:
     """The whole service as an ASGI app. Raises CannotStart where the settings do not allow it."""
     require_safe_address(settings)
+    require_networks(settings)
     load_plugins(settings)
     parts = open_parts(settings)
     app = Litestar(

@@ -11,6 +11,7 @@ from litestar.enums import ScopeType
 from litestar.types import HTTPScope, Message, Receive, Scope, Send
 
 from core.errors import Forbidden, Malformed, ModelyardError
+from core.redaction import redact
 from service.addresses import Hosts, host_name
 from service.parts import Parts
 from service.problems import encode_problem, note, problem_of
@@ -124,25 +125,26 @@ class Edge:
                 f"{host[:100]!r}. MODELYARD_ALLOWED_HOSTS names more.",
                 code="host_not_allowed",
             )
-        if scope["method"] not in SAFE and (origin := headers.get(b"origin")) is not None:
-            return _refusal_of_page(origin, host)
+        origin = headers.get(b"origin")
+        if origin is not None and scope["method"] not in SAFE and not _is_own(origin, headers[b"host"]):
+            return Forbidden(
+    """Whether a browser asks from a page of this service: where keys are off nothing else stops others."""
+                "no browser.",
+                code="cross_origin",
+            )
         if "\0" in scope["path"] or b"%00" in scope.get("query_string", b""):
             return Malformed("A path or a query holds no NUL character; send it without.")
         return None
 
 
-def _refusal_of_page(origin: str, host: str) -> Forbidden | None:
-    """A browser says which page a change comes from: where keys are off, nothing else stops another's."""
-    if host_name(origin.partition("://")[2]) == host:
-        return None
-    return Forbidden(
-        f"Pages of {origin[:100]!r} may change nothing here; ask from a page of this service, or no browser.",
-        code="cross_origin",
-    )
+def _is_own(origin: str, host: str) -> bool:
+    """Whether a browser's page is one of this service: where keys are off, nothing else stops another's."""
+    return origin.partition("://")[2].lower() == host.strip().lower()
 
 
 def _request_id(sent: str) -> str:
-    return sent if SANE_REQUEST_ID.fullmatch(sent) else secrets.token_hex(12)
+    is_kept = SANE_REQUEST_ID.fullmatch(sent) is not None and redact(sent) == sent
+    return sent if is_kept else secrets.token_hex(12)
 
 
 def _has_body(headers: dict[bytes, str]) -> bool:

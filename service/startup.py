@@ -14,6 +14,7 @@ from core.db.models import Base, Key, utc_now
 from core.db.statements import keys as statements
 from core.nets import plugins
 from core.settings import Settings
+from service.addresses import Addresses
 from service.auth import DEFAULT_OWNER, Scope
 from service.keys import digest_of, new_key
 
@@ -29,6 +30,15 @@ def require_safe_address(settings: Settings) -> None:
             f"MODELYARD_AUTH=off works on a loopback address; MODELYARD_HOST is {settings.host}. "
             "Bind 127.0.0.1, turn keys on, or say MODELYARD_INSECURE=true."
         )
+
+
+def require_networks(settings: Settings) -> None:
+    try:
+        Addresses(settings.trusted_proxies)
+    except ValueError as error:
+        raise CannotStart(
+            f"MODELYARD_TRUSTED_PROXIES: {error}; name addresses or networks such as 10.0.0.0/8, by commas."
+        ) from error
 
 
 def load_plugins(settings: Settings) -> None:

@@ -238,7 +238,7 @@ def test_rate_limit_spoof_a_key_never_appears_in_logs_errors_or_traces(tmp_path:
         keys = [key, expired, key[:-2].upper()]
         for one in keys:
             for value in (f"Bearer {one}", f"Basic {base64.b64encode(f'u:{one}'.encode()).decode()}", one):
-                said.ask("GET", "/v1/jobs", headers={"Authorization": value})
+                said.ask("GET", "/v1/jobs", headers={"Authorization": value, "X-Request-ID": one})
                 said.ask("GET", "/v2", headers={"Authorization": value})
             for headers in ({}, bearer):
                 said.ask("GET", f"/v1/jobs?key={one}", headers=headers)

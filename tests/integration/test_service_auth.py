@@ -143,3 +143,8 @@ def test_keys_off_is_refused_beyond_loopback(tmp_path: Path) -> None:
         create_app(Settings(home=tmp_path, auth="off", host="0.0.0.0"))
     create_app(Settings(home=tmp_path, auth="off", host="0.0.0.0", insecure=True))
     create_app(Settings(home=tmp_path, auth="off", host="127.0.0.2"))
+
+
+def test_proxies_that_are_no_networks_are_refused_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(CannotStart, match="MODELYARD_TRUSTED_PROXIES"):
+        create_app(Settings(home=tmp_path, trusted_proxies="10.0.0.0/8, proxy.example"))

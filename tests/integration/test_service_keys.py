@@ -291,7 +291,13 @@ def test_a_page_of_another_site_changes_nothing_though_keys_are_off(tmp_path: Pa
             "content": b'{"name": "x", "scopes": ["admin"]}',
             "headers": {"Origin": "http://evil.example"},
         }
-        for origin in ("http://evil.example", "null", "http://evil.example:8000", "http://127.0.0.1.evil"):
+        for origin in (
+            "http://evil.example",
+            "null",
+            "http://evil.example:8000",
+            "http://127.0.0.1.evil",
+            "http://127.0.0.1",
+        ):
             sent["headers"] = {"Origin": origin}
             reply = browser.post("/v1/keys", **sent)
             assert (reply.status_code, reply.json()["code"]) == (403, "cross_origin"), origin
