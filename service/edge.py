@@ -128,7 +128,7 @@ class Edge:
         origin = headers.get(b"origin")
         if origin is not None and scope["method"] not in SAFE and not _is_own(origin, headers[b"host"]):
             return Forbidden(
-    """Whether a browser asks from a page of this service: where keys are off nothing else stops others."""
+                """Whether a browser asks from a page of this service: where keys are off nothing else stops others."""
                 "no browser.",
                 code="cross_origin",
             )

@@ -6,7 +6,9 @@ from core.redaction import redact
 from service.keys import new_key
 
 
-@pytest.mark.parametrize("around", ["{}", "?key={}&x=1", '{{"a": "{}"}}', "/v1/jobs/{}/events", "Bearer {}.", "X{}"])
+@pytest.mark.parametrize(
+    "around", ["{}", "?key={}&x=1", '{{"a": "{}"}}', "/v1/jobs/{}/events", "Bearer {}.", "X{}"]
+)
 def test_a_key_is_left_out_wherever_it_stands(around: str) -> None:
     key = new_key()
     for shown in (key, key[:-3], key.swapcase(), key + "x"):
