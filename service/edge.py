@@ -128,8 +128,8 @@ class Edge:
         origin = headers.get(b"origin")
         if origin is not None and scope["method"] not in SAFE and not _is_own(origin, headers[b"host"]):
             return Forbidden(
-                """Whether a browser asks from a page of this service: where keys are off nothing else stops others."""
-                "no browser.",
+                f"Pages of {origin[:100]!r} may change nothing here; ask from a page of this service, or "
+                "without a browser.",
                 code="cross_origin",
             )
         if "\0" in scope["path"] or b"%00" in scope.get("query_string", b""):
@@ -138,7 +138,7 @@ class Edge:
 
 
 def _is_own(origin: str, host: str) -> bool:
-    """Whether a browser's page is one of this service: where keys are off, nothing else stops another's."""
+    """Whether a browser's page is one of this service: where keys are off, nothing else stops others."""
     return origin.partition("://")[2].lower() == host.strip().lower()
 
 

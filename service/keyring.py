@@ -11,12 +11,14 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from core.db.engines import AsyncDatabase
 from core.db.models import Key, utc_now
 from core.db.statements import keys as statements
 from core.errors import Unauthenticated
 from service.auth import Principal, Scope
+from service.together import Together
 
 #: A key that was revoked by another process works for so long at most.
 KEPT_S = 2.0
@@ -50,6 +52,7 @@ class Keyring:
         self._clock, self._now = clock, now
         self._kept: dict[bytes, _Kept] = {}
         self._forgotten = 0
+        self._together: Together[tuple[bytes, int], Principal] = Together()
 
     def known(self, digest: bytes) -> Principal | None:
         """Whose the key is, where that is remembered. Called by every request."""
@@ -63,6 +66,10 @@ class Keyring:
 
     async def look_up(self, digest: bytes) -> Principal:
         """Raises Unauthenticated for an unknown, expired or revoked key."""
+        # Who asks after a key was forgotten is not answered by a query from before.
+        return await self._together.ask((digest, self._forgotten), partial(self._look_up, digest))
+
+    async def _look_up(self, digest: bytes) -> Principal:
         began, forgotten = self._clock(), self._forgotten
         async with self._database.read() as session:
             row = (await session.scalars(statements.find_key(digest))).one_or_none()
