@@ -134,7 +134,8 @@ def test_an_open_stream_ends_where_its_key_is_revoked(service: RunningService, m
 
 def test_rotation_makes_a_key_beside_the_old_one_which_then_ends(service: RunningService, me: Owner) -> None:
     old = made(me.client, expires_at=in_time(days=30))
-    reply = me.client.post(f"/v1/keys/{old['id']}/rotate", json={"overlap_s": 2})
+    began = time.monotonic()
+    reply = me.client.post(f"/v1/keys/{old['id']}/rotate", json={"overlap_s": 3})
     rotated = time.monotonic()
     assert reply.status_code == 201
     new = reply.json()
@@ -146,9 +147,9 @@ def test_rotation_makes_a_key_beside_the_old_one_which_then_ends(service: Runnin
     assert abs(lives - timedelta(days=30)) < timedelta(minutes=1)
     assert status_with(service, old["key"]) == status_with(service, new["key"]) == 200
     while status_with(service, old["key"]) == 200:
-        assert time.monotonic() - rotated < 4
+        assert time.monotonic() - rotated < 5
         time.sleep(0.05)
-    assert time.monotonic() - rotated > 1.9
+    assert time.monotonic() - began > 3
     assert status_with(service, new["key"]) == 200
     assert me.client.post(f"/v1/keys/{old['id']}/rotate").json()["code"] == "key_ended"
 
