@@ -13,6 +13,7 @@ ModelyardError
 ├── Gone                 it was here; its bytes were collected
 ├── TimedOut             the caller's own deadline passed
 └── Unavailable          our own capacity or a neighbour is missing; try again
+    └── Overloaded       too much waits already
 """
 
 from collections.abc import Mapping, Sequence
@@ -88,3 +89,7 @@ class TimedOut(ModelyardError):
 
 class Unavailable(ModelyardError):
     code = "unavailable"
+
+
+class Overloaded(Unavailable):
+    code = "overloaded"

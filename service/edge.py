@@ -4,7 +4,7 @@ import ipaddress
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 import structlog
 from litestar import Litestar
@@ -26,6 +26,9 @@ SECURITY_HEADERS = (
     (b"referrer-policy", b"no-referrer"),
 )
 
+#: Asked by machines every few seconds: their lines are for debugging.
+QUIET_ROUTES = ("/health", "/v2/health", "/metrics")
+
 #: What we keep of a client's own request id; anything else gets one of ours.
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -39,6 +42,7 @@ class Edge:
         self.app = app
         self.parts = parts
         self._quick = quick
+        self._traffic = parts.traffic
         self._hosts = allowed_hosts(parts.settings)
 
     def begin_stop(self) -> None:
@@ -55,7 +59,7 @@ class Edge:
         request_id = _request_id(headers.get(b"x-request-id", ""))
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        started = time.perf_counter()
+        started_ns = time.perf_counter_ns()
         status = 0
         is_body_read = False
 
@@ -80,22 +84,24 @@ class Edge:
         try:
             refusal = self._refusal(scope, headers)
             if refusal is not None:
-                await _send_problem(refusal, scope["path"], send_decorated)
+                await send_problem(refusal, scope["path"], send_decorated)
             elif is_quick:
                 await self._answer_quickly(scope, raw, receive_noting, send_decorated)  # type: ignore[arg-type]  # as above
             else:
                 await self.app(scope, receive_noting, send_decorated)  # type: ignore[arg-type]  # as above
         finally:
             route = QUICK_ROUTE if is_quick else scope.get("path_template") or "-"
+            took_ns = time.perf_counter_ns() - started_ns
+            self._traffic.add(scope["method"], route, status, took_ns)
             is_quiet = is_quick and status == 200  # counted; a line each would take as long as the forward
-            level = log.debug if route.startswith(("/health", "/v2/health")) else log.info
             if not is_quiet:
+                level = log.debug if route.startswith(QUIET_ROUTES) else log.info
                 level(
                     "request",
                     method=scope["method"],
                     route=route,
                     status=status,
-                    ms=round((time.perf_counter() - started) * 1000, 1),
+                    ms=round(took_ns / 1e6, 1),
                 )
 
     async def _answer_quickly(
@@ -105,15 +111,12 @@ class Edge:
             await self._quick.answer(scope, headers, receive, send)
         except Exception as error:
             note(error, problem_of(error)[0], scope["method"], scope["path"])
-            await _send_problem(error, scope["path"], send)
+            await send_problem(error, scope["path"], send)
 
     def _refusal(self, scope: Scope, headers: dict[bytes, str]) -> Malformed | None:
-        host = _host_name(headers.get(b"host", ""))
-        if self._hosts is not None and host not in self._hosts:
-            return Malformed(
-                f"This service answers to {', '.join(sorted(self._hosts))}; the Host is {host[:100]!r}.",
-                code="host_not_allowed",
-            )
+        refusal = wrong_host(headers.get(b"host", ""), self._hosts)
+        if refusal is not None:
+            return refusal
         if "\0" in scope["path"] or b"%00" in scope.get("query_string", b""):
             return Malformed("A path or a query holds no NUL character; send it without.")
         return None
@@ -128,6 +131,17 @@ def allowed_hosts(settings: Settings) -> frozenset[str] | None:
     except ValueError:  # a name
         pass
     return LOOPBACK_NAMES | {host}
+
+
+def wrong_host(header: str, hosts: Set[str] | None) -> Malformed | None:
+    """What is wrong with a `Host` that names none of these; nothing where all are taken."""
+    host = _host_name(header)
+    if hosts is None or host in hosts:
+        return None
+    return Malformed(
+        f"This service answers to {', '.join(sorted(hosts))}; the Host is {host[:100]!r}.",
+        code="host_not_allowed",
+    )
 
 
 def _host_name(header: str) -> str:
@@ -146,7 +160,7 @@ def _has_body(headers: dict[bytes, str]) -> bool:
     return headers.get(b"content-length", "0") != "0" or b"transfer-encoding" in headers
 
 
-async def _send_problem(error: Exception, path: str, send: Send) -> None:
+async def send_problem(error: Exception, path: str, send: Send) -> None:
     status, headers, body = encode_problem(error, path)
     headers["content-length"] = str(len(body))
     raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
