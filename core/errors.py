@@ -14,6 +14,7 @@ ModelyardError
 ├── TooMany              the caller's own share is used up; wait
 ├── TimedOut             the caller's own deadline passed
 └── Unavailable          our own capacity or a neighbour is missing; try again
+    └── Overloaded       too much waits already
 """
 
 from collections.abc import Mapping, Sequence
@@ -93,3 +94,7 @@ class TimedOut(ModelyardError):
 
 class Unavailable(ModelyardError):
     code = "unavailable"
+
+
+class Overloaded(Unavailable):
+    code = "overloaded"

@@ -126,9 +126,12 @@ class Predictor:
         parts = []
         with torch.inference_mode():
             for start in range(0, len(rows), MAX_FORWARD_ROWS):
-                inputs = self.batch(rows[start : start + MAX_FORWARD_ROWS])
-                parts.append(self.scores(self.net(*inputs)).cpu())
+                parts.append(self.answers(self.batch(rows[start : start + MAX_FORWARD_ROWS])))
         return torch.cat(parts)
+
+    def answers(self, inputs: Sequence[Tensor]) -> Tensor:
+        """What `outputs` gives of one batch; to be called under `inference_mode`."""
+        return self.scores(self.net(*inputs)).cpu()
 
     def batch(self, rows: Sequence[Row]) -> list[Tensor]:
         """One batch as the net takes it: [B, …] for each of its inputs, transformed, on its device."""

@@ -21,6 +21,12 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="address the service binds")
     port: int = Field(default=8000, ge=0, le=65535, description="port the service binds; 0 takes a free one")
     insecure: bool = Field(default=False, description="allow auth=off on an address other than loopback")
+    metrics_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="loopback port on which /metrics needs no key; 0 takes a free one",
+    )
     auth: Literal["on", "off"] = Field(default="on", description="off: no keys, on loopback only")
 
     allowed_hosts: str = Field(

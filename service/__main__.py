@@ -13,6 +13,7 @@ from core.logs import configure_logs
 from core.settings import Settings, settings_or_exit
 from service.app import create_app
 from service.edge import Edge
+from service.metrics.port import MetricsPort
 from service.startup import CannotStart, require_schema
 
 #: Running requests may finish within this time after SIGTERM.
@@ -24,9 +25,10 @@ log = structlog.stdlib.get_logger()
 class Server(uvicorn.Server):
     """Tells the app that it stops before it waits for connections: open event streams end then."""
 
-    def __init__(self, config: uvicorn.Config, edge: Edge) -> None:
+    def __init__(self, config: uvicorn.Config, edge: Edge, metrics: MetricsPort | None) -> None:
         super().__init__(config)
         self._edge = edge
+        self.metrics = metrics
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -36,10 +38,14 @@ class Server(uvicorn.Server):
         gc.freeze()
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         log.info("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        if self.metrics is not None:
+            await self.metrics.open(self._edge.parts)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         log.info("stopping", grace_s=GRACE_S)
         self._edge.begin_stop()
+        if self.metrics is not None:
+            await self.metrics.close()
         await super().shutdown(sockets)
 
 
@@ -47,6 +53,7 @@ def make_server(settings: Settings) -> Server:
     """Raises CannotStart where the settings or the database do not allow it."""
     edge = create_app(settings)
     require_schema(settings)
+    metrics = MetricsPort(settings.metrics_port) if settings.metrics_port is not None else None
     config = uvicorn.Config(
         edge,
         host=settings.host,
@@ -61,7 +68,7 @@ def make_server(settings: Settings) -> Server:
         proxy_headers=False,
         timeout_graceful_shutdown=GRACE_S,
     )
-    return Server(config, edge)
+    return Server(config, edge, metrics)
 
 
 def main() -> int:

@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 from litestar.types import HTTPScope
 
+from core.errors import Malformed
 from core.settings import Settings
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -65,6 +66,19 @@ class Hosts:
 
     def allows(self, name: str) -> bool:
         return name in self.names or (self._takes_addresses and _address(name) is not None)
+
+    def refusal(self, header: str) -> Malformed | None:
+        """What is wrong with a Host, if anything is."""
+        name = host_name(header)
+        return None if self.allows(name) else wrong_host(name, self.names)
+
+
+def wrong_host(name: str, names: Iterable[str]) -> Malformed:
+    return Malformed(
+        f"This service answers to {', '.join(sorted(names))}; the Host is {name[:100]!r}. "
+        "MODELYARD_ALLOWED_HOSTS names more.",
+        code="host_not_allowed",
+    )
 
 
 def host_name(header: str) -> str:

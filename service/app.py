@@ -24,6 +24,7 @@ from service.api import (
     health,
     jobs,
     keys,
+    metrics,
     models,
     open_inference,
     open_inference_repository,
@@ -84,6 +85,7 @@ def create_app(settings: Settings) -> Edge:
             keys.Keys,
             audit.Audit,
             health.Health,
+            metrics.Metrics,
         ],
         dependencies={"parts": Provide(lambda: parts, sync_to_thread=False)},
         middleware=[

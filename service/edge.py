@@ -12,7 +12,7 @@ from litestar.types import HTTPScope, Message, Receive, Scope, Send
 
 from core.errors import Forbidden, Malformed, ModelyardError
 from core.redaction import redact
-from service.addresses import Hosts, host_name
+from service.addresses import Hosts
 from service.parts import Parts
 from service.problems import encode_problem, note, problem_of
 from service.quick import ROUTE_NAME as QUICK_ROUTE
@@ -29,6 +29,8 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 #: What may come once at most: of two nobody knows which one counts.
 SINGLE = (b"host", b"authorization", b"content-length", b"origin")
+#: Asked by machines every few seconds: their lines are for debugging.
+QUIET_ROUTES = ("/health", "/v2/health", "/metrics")
 
 #: What we keep of a client's own request id; anything else gets one of ours.
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -43,6 +45,7 @@ class Edge:
         self.app = app
         self.parts = parts
         self._quick = quick
+        self._traffic = parts.traffic
         self._hosts = Hosts(parts.settings)
 
     def begin_stop(self) -> None:
@@ -59,7 +62,7 @@ class Edge:
         request_id = _request_id(headers.get(b"x-request-id", ""))
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        started = time.perf_counter()
+        started_ns = time.perf_counter_ns()
         status = 0
         is_body_read = False
 
@@ -84,23 +87,25 @@ class Edge:
         try:
             refusal = self._refusal(scope, headers)
             if refusal is not None:
-                await _send_problem(refusal, scope["path"], send_decorated)
+                await send_problem(refusal, scope["path"], send_decorated)
             elif is_quick:
                 await self._answer_quickly(scope, raw, receive_noting, send_decorated)  # type: ignore[arg-type]  # as above
             else:
                 await self.app(scope, receive_noting, send_decorated)  # type: ignore[arg-type]  # as above
         finally:
             route = QUICK_ROUTE if is_quick else scope.get("path_template") or "-"
+            took_ns = time.perf_counter_ns() - started_ns
+            self._traffic.add(scope["method"], route, status, took_ns)
             is_quiet = is_quick and status == 200  # counted; a line each would take as long as the forward
-            level = log.debug if route.startswith(("/health", "/v2/health")) else log.info
             if not is_quiet:
+                level = log.debug if route.startswith(QUIET_ROUTES) else log.info
                 level(
                     "request",
                     method=scope["method"],
                     route=route,
                     status=status,
                     client=self.parts.addresses.of(scope),
-                    ms=round((time.perf_counter() - started) * 1000, 1),
+                    ms=round(took_ns / 1e6, 1),
                 )
 
     async def _answer_quickly(
@@ -110,7 +115,7 @@ class Edge:
             await self._quick.answer(scope, headers, receive, send)
         except Exception as error:
             note(error, problem_of(error)[0], scope["method"], scope["path"])
-            await _send_problem(error, scope["path"], send)
+            await send_problem(error, scope["path"], send)
 
     def _refusal(self, scope: HTTPScope, headers: dict[bytes, str]) -> ModelyardError | None:
         came = list(scope["headers"])
@@ -118,13 +123,9 @@ class Edge:
             names = [name for name, _ in came]
             if (twice := next((name for name in SINGLE if names.count(name) > 1), None)) is not None:
                 return Malformed(f"The header {twice.decode()} came more than once; send it once.")
-        host = host_name(headers.get(b"host", ""))
-        if not self._hosts.allows(host):
-            return Malformed(
-                f"This service answers to {', '.join(sorted(self._hosts.names))}; the Host is "
-                f"{host[:100]!r}. MODELYARD_ALLOWED_HOSTS names more.",
-                code="host_not_allowed",
-            )
+        refusal = self._hosts.refusal(headers.get(b"host", ""))
+        if refusal is not None:
+            return refusal
         origin = headers.get(b"origin")
         if origin is not None and scope["method"] not in SAFE and not _is_own(origin, headers[b"host"]):
             return Forbidden(
@@ -151,7 +152,7 @@ def _has_body(headers: dict[bytes, str]) -> bool:
     return headers.get(b"content-length", "0") != "0" or b"transfer-encoding" in headers
 
 
-async def _send_problem(error: Exception, path: str, send: Send) -> None:
+async def send_problem(error: Exception, path: str, send: Send) -> None:
     status, headers, body = encode_problem(error, path)
     headers["content-length"] = str(len(body))
     raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]

@@ -25,30 +25,31 @@ async def stream(parts: Parts, who: Principal, job_id: str, after: int) -> Async
     """Every event with seq > `after`, in order, without a gap; ends with `event: end` once the job is
     terminal and all was sent. Ends without it when the service stops: the client comes back with the
     last id it saw. Ends so too once the key is revoked or has expired."""
-    told: dict[str, Any] | None = None
-    yield f"retry: {RECONNECT_MS}\n\n"
-    while await parts.gate.still_admits(who):
-        # The job first: what its state implies was committed before, so the events read after show it.
-        async with parts.database.read() as session:
-            job = (await session.scalars(jobs.get_job(who.owner, job_id))).one_or_none()
-            if job is None:  # deleted meanwhile
+    with parts.traffic.event_stream():
+        told: dict[str, Any] | None = None
+        yield f"retry: {RECONNECT_MS}\n\n"
+        while await parts.gate.still_admits(who):
+            # The job first: what its state implies was committed before, so the events read after show it.
+            async with parts.database.read() as session:
+                job = (await session.scalars(jobs.get_job(who.owner, job_id))).one_or_none()
+                if job is None:  # deleted meanwhile
+                    return
+                events = list(await session.scalars(jobs.events_after(job_id, after, PAGE)))
+            for event in events:
+                after = event.seq
+                yield message(event.type, event_view(event), number=event.seq)
+            if (now := _progress(job)) != told:
+                told = now
+                yield message("progress", told)
+            if len(events) == PAGE:
+                continue
+            if JobState(job.state) in TERMINAL:
+                yield message("end", {"state": job.state})
                 return
-            events = list(await session.scalars(jobs.events_after(job_id, after, PAGE)))
-        for event in events:
-            after = event.seq
-            yield message(event.type, event_view(event), number=event.seq)
-        if (now := _progress(job)) != told:
-            told = now
-            yield message("progress", told)
-        if len(events) == PAGE:
-            continue
-        if JobState(job.state) in TERMINAL:
-            yield message("end", {"state": job.state})
-            return
-        if parts.stopping.is_set():
-            return
-        if not await parts.jobs_watcher.changed(job_id, job.revision, PING_S):
-            yield PING
+            if parts.stopping.is_set():
+                return
+            if not await parts.jobs_watcher.changed(job_id, job.revision, PING_S):
+                yield PING
 
 
 def message(kind: str, data: object, *, number: int | None = None) -> str:

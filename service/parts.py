@@ -29,8 +29,10 @@ from service.inference.engine import Engine
 from service.inference.loading import load_version
 from service.inference.names import Found, Names
 from service.inference.served import Served
-from service.inference.statistics import Stages, Statistics
+from service.inference.statistics import Statistics, name_of
 from service.keyring import Keyring
+from service.metrics.stored import Counts
+from service.metrics.traffic import Traffic
 from service.open_inference.room import Room
 from service.revisions import Revisions, open_near
 from service.shared_buckets import SharedBuckets
@@ -61,6 +63,8 @@ class Parts:
     explainer: Helper
     estimator: Estimator
     statistics: Statistics
+    traffic: Traffic
+    counts: Counts
     infer_room: Room
     exporter: Exporter
     stopping: asyncio.Event
@@ -71,7 +75,11 @@ class Parts:
 
     def _load(self, version: Version, weights: Checkpoint) -> Served:
         predictor = load_version(self.storage, version, weights)
-        return Served(predictor, self.engine, partial(_count_forward, self.statistics, version.id))
+        on_forward = partial(_count_forward, self.statistics, version)
+        return Served(name_of(version), predictor, self.engine, on_forward)
+
+    def loaded(self) -> list[Served]:
+        return [model for model in self.models.loaded() if isinstance(model, Served)]
 
     def begin_stop(self) -> None:
         """Readiness says no, and whoever waits (`?wait=`, event streams) is answered now."""
@@ -138,11 +146,16 @@ def open_parts(settings: Settings) -> Parts:
         explainer=Helper(explanations(settings), explainer.answer, settings.plugins),
         estimator=Estimator(database),
         statistics=Statistics(),
+        traffic=Traffic(),
+        counts=Counts(database),
         infer_room=Room(),
         exporter=Exporter(settings, storage),
         stopping=asyncio.Event(),
     )
 
 
-def _count_forward(statistics: Statistics, version_id: str, rows: int, seconds: float) -> None:
-    statistics.of(version_id).computed(rows, Stages(infer_ns=round(seconds * 1e9)))
+def _count_forward(
+    statistics: Statistics, version: Version, rows: int, seconds: float, transform_s: float
+) -> None:
+    transform_ns = round(transform_s * 1e9)
+    statistics.of(version).computed(rows, transform_ns, round(seconds * 1e9) - transform_ns)

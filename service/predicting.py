@@ -28,7 +28,7 @@ async def predict(
     `size_bytes` are those they came in. Raises what loading raises, and Unavailable where too much waits."""
     began_ns = perf_counter_ns()
     version = found[0]
-    counted = parts.statistics.of(version.id)
+    counted = parts.statistics.of(version)
     try:
         served = await parts.served(found)
         predictor = served.predictor
@@ -47,16 +47,10 @@ async def predict(
         word = partial(predictor.predictions, decoded, whole, top_k)
         is_short = len(decoded) * min(top_k, len(version.classes or [])) <= MANY_SCORES
         predictions = word() if is_short else await asyncio.to_thread(word)
-    except Exception:
-        counted.failed(perf_counter_ns() - began_ns)
+    except Exception as error:
+        counted.failed(perf_counter_ns() - began_ns, error)
         raise
     ended_ns = perf_counter_ns()
-    queue_ns = round(1e9 * sum(part.queue_s for part in computed[:1]))
-    stages = Stages(
-        queue_ns=queue_ns,
-        input_ns=decoded_ns - started_ns,
-        infer_ns=inferred_ns - decoded_ns - queue_ns,
-        output_ns=ended_ns - inferred_ns,
-    )
+    stages = Stages.between(started_ns, decoded_ns, inferred_ns, ended_ns, computed)
     counted.answered(len(rows), ended_ns - began_ns, stages)
     return PredictReply(version.model, version.version, predictions)

@@ -24,7 +24,7 @@ from modelyard import specs
 #: What a manifest says beyond the fields that a dataset has of its own.
 _STATS = ("class_counts", "image_mode", "image_sizes", "channel_mean", "channel_std", "columns")
 
-_STATES = {
+DATASET_STATES = {
     "queued": specs.DatasetState.PROCESSING,
     "ingesting": specs.DatasetState.PROCESSING,
     "ready": specs.DatasetState.READY,
@@ -37,7 +37,7 @@ def dataset_view(row: Dataset) -> specs.Dataset:
         id=row.id,
         name=row.name,
         version=row.version,
-        state=_STATES[row.state],
+        state=DATASET_STATES[row.state],
         format=row.format,
         bytes=row.bytes,
         sha256=row.sha256,

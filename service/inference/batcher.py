@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Generic, Protocol, TypeVar
 
-from core.errors import Unavailable
+from core.errors import Overloaded, Unavailable
 
 #: Rows in one forward: more bring little on a CPU, and make those wait that came first.
 MAX_ROWS = 32
@@ -41,47 +41,55 @@ A = TypeVar("A", bound=Answers)
 
 @dataclass(frozen=True)
 class Computed(Generic[A]):
-    """A forward's answers, and how long it took by itself: what it waited for is not in it."""
+    """A forward's answers, and how long it took by itself: what it waited for is not in it. `transform_s` of
+    it went by before the net began."""
 
     answers: A
     seconds: float
+    transform_s: float = 0.0
 
 
 #: Computes a forward: at once, or elsewhere.
 Compute = Callable[[list[R]], Computed[A] | Awaitable[Computed[A]]]
+#: Rows, seconds, `transform_s`.
+OnForward = Callable[[int, float, float], None]
 
 
 @dataclass(eq=False)
 class Piece(Generic[R]):
-    """Rows of one caller that go through in one forward; `is_alone` once a forward with others has failed."""
+    """Rows of one caller that go through in one forward; `is_first` of those of a request, `is_alone` once a
+    forward with others has failed."""
 
     rows: Sequence[R]
     size_bytes: int
     future: asyncio.Future[Any]
+    is_first: bool
     came: float = field(default_factory=perf_counter)
     is_alone: bool = False
 
 
 @dataclass(frozen=True)
 class Part(Generic[A]):
-    """The answers to one piece, and how long it waited and was computed."""
+    """The answers to one piece, and how long it waited and was computed; `transform_s` is a part of
+    `infer_s`."""
 
     answers: A
     rows: int
     queue_s: float
     infer_s: float
+    transform_s: float
 
 
 class Batcher(Generic[R, A]):
-    """For one model, whose rows are all of one shape. `on_forward` is told the rows and the seconds of each
-    forward."""
+    """For one model, whose rows are all of one shape. `on_forward` is told of each forward how many rows and
+    how many seconds it took, and how many of these before the net began."""
 
     def __init__(
         self,
         compute: Compute[R, A],
         *,
         max_rows: int = MAX_ROWS,
-        on_forward: Callable[[int, float], None] = lambda _rows, _seconds: None,
+        on_forward: OnForward = lambda _rows, _seconds, _transform_s: None,
     ) -> None:
         self._compute, self._max_rows, self._on_forward = compute, max_rows, on_forward
         self._pieces: deque[Piece[R]] = deque()
@@ -91,13 +99,13 @@ class Batcher(Generic[R, A]):
         self.waiting_rows = self.waiting_bytes = 0
 
     async def ask(self, rows: Sequence[R], size_bytes: int = 0) -> list[Part[A]]:
-        """In order, one part for each `max_rows` of the rows. Raises Unavailable where too much waits, and
+        """In order, one part for each `max_rows` of the rows. Raises Overloaded where too much waits, and
         what the forward raises; whoever leaves before their turn is not computed."""
         self._require_room()
         loop, step = asyncio.get_running_loop(), self._max_rows
         pieces = [
-            Piece(part, size_bytes * len(part) // len(rows), loop.create_future())
-            for part in (rows[start : start + step] for start in range(0, len(rows), step))
+            Piece(part, size_bytes * len(part) // len(rows), loop.create_future(), start == 0)
+            for start, part in ((start, rows[start : start + step]) for start in range(0, len(rows), step))
         ]
         for piece in pieces:
             self._add(piece, self._pieces.append)
@@ -116,14 +124,18 @@ class Batcher(Generic[R, A]):
         """How long a row that comes now would wait, by what the latest forwards took."""
         return math.ceil(self.waiting_rows / self._max_rows) * self._forward_s
 
+    @property
+    def waiting_requests(self) -> int:
+        """Those of which nothing has been computed. Looks at all that waits."""
+        return sum(piece.is_first and not piece.future.done() for piece in self._pieces)
+
     def _require_room(self) -> None:
         """What waits is bounded before a request is added: a large one is taken as well as a small."""
         wait_s = self.wait_s
         is_full = self.waiting_rows >= MAX_WAITING_ROWS or self.waiting_bytes >= MAX_WAITING_BYTES
         if is_full or wait_s > MAX_WAIT_S:
-            raise Unavailable(
+            raise Overloaded(
                 f"{self.waiting_rows} rows wait for this model already; send the same request again.",
-                code="overloaded",
                 retry_after_s=max(1, round(wait_s)),
             )
 
@@ -188,11 +200,12 @@ class Batcher(Generic[R, A]):
             end = start + len(piece.rows)
             if not piece.future.done():
                 waited_s = max(0.0, ended - piece.came - computed.seconds)
-                part = Part(computed.answers[start:end], end - start, waited_s, computed.seconds)
+                answers = computed.answers[start:end]
+                part = Part(answers, end - start, waited_s, computed.seconds, computed.transform_s)
                 piece.future.set_result(part)
             start = end
         self._forward_s += NEWEST_SHARE * (computed.seconds - self._forward_s)
-        self._on_forward(start, computed.seconds)
+        self._on_forward(start, computed.seconds, computed.transform_s)
 
     def _fail(self, pieces: list[Piece[R]], error: BaseException) -> None:
         """Of several, each is computed again alone: what one of them sent fails nobody else's."""

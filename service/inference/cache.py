@@ -72,6 +72,10 @@ class ModelCache:
             return Residence.LOADED
         return Residence.UNLOADED if version_id in self._unloaded else Residence.ON_DISK
 
+    def loaded(self) -> list[Sized]:
+        """The one used last at the end."""
+        return list(self._loaded.values())
+
     @property
     def size_bytes(self) -> int:
         return sum(model.size_bytes for model in self._loaded.values())

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from core.errors import Unavailable
+from core.errors import Overloaded
 
 MAX_WAITING = 64
 
@@ -27,11 +27,10 @@ class Engine:
         self._max_waiting = max_waiting
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Raises Unavailable where too many wait already. Who leaves before their turn is not computed."""
+        """Raises Overloaded where too many wait already. Who leaves before their turn is not computed."""
         if self._waiting >= self._max_waiting:
-            raise Unavailable(
+            raise Overloaded(
                 f"{self._max_waiting} predictions wait already; send the same request again.",
-                code="overloaded",
                 retry_after_s=1,
             )
         self._waiting += 1

@@ -1,14 +1,16 @@
 """A loaded version that answers: its predictor behind a batcher, on the event loop or the engine's thread."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from functools import partial
 from time import perf_counter, thread_time
 
+import torch
 from torch import Tensor
 
 from core.predict import Predictor, Row
-from service.inference.batcher import MAX_ROWS, Batcher, Computed, Part
+from service.inference.batcher import MAX_ROWS, Batcher, Computed, OnForward, Part
 from service.inference.engine import Engine
+from service.inference.statistics import VersionName
 
 #: A forward of a full batch that takes no longer runs on the event loop: a thread would cost as much.
 QUICK_S = 0.002
@@ -18,8 +20,9 @@ class Served:
     """`is_quick` is measured as it loads."""
 
     def __init__(
-        self, predictor: Predictor, engine: Engine, on_forward: Callable[[int, float], None]
+        self, name: VersionName, predictor: Predictor, engine: Engine, on_forward: OnForward
     ) -> None:
+        self.name = name
         self.predictor = predictor
         self.size_bytes = predictor.size_bytes
         self.is_quick = full_batch_s(predictor) < QUICK_S
@@ -35,9 +38,14 @@ class Served:
         return compute() if self.is_quick else self._engine.run(compute)
 
 
+@torch.inference_mode()
 def _timed(predictor: Predictor, rows: list[Row]) -> Computed[Tensor]:
+    """As `predictor.outputs`, of rows that are one batch."""
     began = perf_counter()
-    return Computed(predictor.outputs(rows), perf_counter() - began)
+    inputs = predictor.batch(rows)
+    transformed = perf_counter()
+    answers = predictor.answers(inputs)
+    return Computed(answers, perf_counter() - began, transformed - began)
 
 
 def full_batch_s(predictor: Predictor) -> float:

@@ -14,6 +14,7 @@ from core.tensors import BYTES, MAX_ROWS
 from modelyard.specs import Signature, Tensor
 from service.inference.cache import Residence
 from service.inference.statistics import BatchStatistics, Duration, VersionStatistics
+from service.metrics.histogram import Histogram
 
 NAME = "modelyard"
 PLATFORM = "pytorch_eager"
@@ -166,17 +167,21 @@ def model_statistics(model: str, number: int, counted: VersionStatistics) -> Mod
         counted.rows,
         counted.forwards,
         InferStatistics(
-            counted.success,
+            _in_all(counted.success),
             counted.fail,
-            counted.queue,
+            _in_all(counted.queue),
             counted.input,
-            counted.infer,
-            counted.output,
+            _in_all(counted.forward),
+            _in_all(counted.encode),
             Duration(),
             Duration(),
         ),
         [_batch_entry(rows, batch) for rows, batch in sorted(counted.batches.items())],
     )
+
+
+def _in_all(histogram: Histogram) -> Duration:
+    return Duration(histogram.count, histogram.ns)
 
 
 def _batch_entry(rows: int, batch: BatchStatistics) -> BatchEntry:

@@ -48,7 +48,7 @@ async def infer(
     request says, Unavailable where too many wait."""
     started = perf_counter_ns()
     version = found[0]
-    counted = parts.statistics.of(version.id)
+    counted = parts.statistics.of(version)
     try:
         asked = await _read(body, header_length, content_encoding)
         signature = signature_of(version)
@@ -66,8 +66,8 @@ async def infer(
         )
         num_values = sum(output.size for output in computed.outputs.values())
         encoded = await asyncio.to_thread(encoding) if num_values > _MANY_VALUES else encoding()
-    except Exception:
-        counted.failed(perf_counter_ns() - started)
+    except Exception as error:
+        counted.failed(perf_counter_ns() - started, error)
         raise
     counted.answered(computed.rows, perf_counter_ns() - started, computed.stages)
     return encoded
@@ -105,17 +105,8 @@ async def _computed(parts: Parts, found: Found, asked: Asked) -> Computed:
     outputs = named_outputs(
         predictor.manifest, torch.cat([no_outputs(predictor.manifest.signature), *outputs_BC])
     )
-    queue_ns = round(1e9 * sum(part.queue_s for part in parts_BC[:1]))
-    return Computed(
-        outputs,
-        len(rows),
-        Stages(
-            queue_ns=queue_ns,
-            input_ns=decoded_ns - started_ns,
-            infer_ns=inferred_ns - decoded_ns - queue_ns,
-            output_ns=perf_counter_ns() - inferred_ns,
-        ),
-    )
+    stages = Stages.between(started_ns, decoded_ns, inferred_ns, perf_counter_ns(), parts_BC)
+    return Computed(outputs, len(rows), stages)
 
 
 def _is_short(kind: Kind, asked: Asked) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from core.errors import Unavailable
+from core.errors import Overloaded
 from service.bodies import MIB
 
 MAX_BYTES = 256 * MIB
@@ -16,12 +16,11 @@ class Room:
 
     @contextmanager
     def taken(self, size_bytes: int) -> Iterator[None]:
-        """Raises Unavailable where it isn't there."""
+        """Raises Overloaded where it isn't there."""
         if self._taken + size_bytes > self._limit:
-            raise Unavailable(
+            raise Overloaded(
                 f"Requests of {self._taken} bytes are being read and answered, {self._limit} is the bound; "
                 "send the same request again.",
-                code="overloaded",
                 retry_after_s=1,
             )
         self._taken += size_bytes

@@ -179,8 +179,8 @@ async def test_it_refuses_whoever_would_wait_too_long(monkeypatch: pytest.Monkey
 
 async def test_parts_say_how_long_they_waited_and_were_computed() -> None:
     net = Net(is_slow=True)
-    forwards: list[tuple[int, float]] = []
-    batching = Batcher(net, on_forward=lambda rows, seconds: forwards.append((rows, seconds)))
+    forwards: list[int] = []
+    batching = Batcher(net, on_forward=lambda rows, _seconds, _transform_s: forwards.append(rows))
     first = asyncio.create_task(batching.ask([1]))
     await net.begun.wait()
     second = asyncio.create_task(batching.ask([2, 3]))
@@ -191,4 +191,20 @@ async def test_parts_say_how_long_they_waited_and_were_computed() -> None:
     assert one.queue_s < 0.04
     assert two.queue_s > 0.04
     assert (one.rows, two.rows) == (1, 2)
-    assert [rows for rows, _ in forwards] == [1, 2]
+    assert forwards == [1, 2]
+
+
+async def test_requests_wait_until_their_first_rows_are_computed() -> None:
+    net = Net(is_slow=True)
+    batching = Batcher(net, max_rows=2)
+    first = asyncio.create_task(asked(batching, 1))
+    await net.begun.wait()
+    waiting = [asyncio.create_task(asked(batching, *range(n))) for n in (5, 1)]
+    await asyncio.sleep(0.01)
+    assert (batching.waiting_requests, batching.waiting_rows) == (2, 6)
+    waiting[1].cancel()
+    await asyncio.sleep(0)
+    assert batching.waiting_requests == 1
+    net.let_go()
+    await asyncio.gather(first, waiting[0])
+    assert (batching.waiting_requests, batching.waiting_rows) == (0, 0)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.db.models import Version
 from core.errors import Invalid
 from service.inference.statistics import Stages, Statistics
 from service.open_inference import tensors
@@ -115,12 +116,14 @@ def test_what_a_client_takes_is_read_from_its_header(header: str, encoding: str 
 def test_counts_are_kept_of_so_many_versions_and_of_the_last_asked() -> None:
     statistics = Statistics(now=lambda: 12.5, max_versions=2)
     for version_id in ("a", "b", "a", "c"):
-        counted = statistics.of(version_id)
-        counted.computed(3, Stages(infer_ns=30))
-        counted.answered(3, 50, Stages(queue_ns=10, infer_ns=30))
+        version = Version(id=version_id, owner="o", model="m", version=1)
+        counted = statistics.of(version)
+        counted.computed(3, transform_ns=5, forward_ns=30)
+        counted.answered(3, 50, Stages(queue_ns=10, decode_ns=4, transform_ns=5, forward_ns=30))
     assert statistics.read("b").forwards == 0
     kept = statistics.read("a")
     assert (kept.rows, kept.forwards, kept.last_ms) == (6, 2, 12500)
     assert (kept.success.count, kept.success.ns, kept.queue.ns) == (2, 100, 20)
+    assert (kept.input.count, kept.input.ns) == (2, 18)
     assert (kept.batches[3].infer.count, kept.batches[3].infer.ns) == (2, 60)
     assert statistics.read("nobody").last_ms == 0
