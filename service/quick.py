@@ -1,76 +1,121 @@
-"""The one route that is asked thousands of times a second, without the framework around it: JSON to
-`/v1/models/{name}[@{ref}]/predict`. The same keys, limits, errors and counts as any other route.
+"""The routes that are asked thousands of times a second, without the framework around them: JSON to
+`/v1/models/{name}[@{ref}]/predict`, and `/v2/models/{name}[/versions/{ref}]/infer`. The same keys, limits,
+errors and counts as any other route.
 
 A request that this way does not know in every detail (another content type, a query, an encoded body) goes
-the usual one, through `service/api/predictions.py`.
+the usual one, through `service/api/predictions.py` and `service/api/open_inference.py`.
 """
 
 import asyncio
 import re
-from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
-from litestar.types import HTTPScope, Receive, Send
+from litestar.types import HTTPScope
 
 from modelyard.specs import PredictRequest
 from service.api.predictions import MAX_BODY_BYTES
 from service.auth import Scope as Needed
 from service.bodies import decode, read_whole, too_large
+from service.exchange import Exchange, Headers
 from service.explanations import predict_explained
+from service.gate import bearer_of
+from service.inference.names import Found
+from service.open_inference.compression import accepted
+from service.open_inference.inference import HEADER_LENGTH, infer
+from service.open_inference.inference import MAX_BODY_BYTES as MAX_INFER_BYTES
 from service.parts import Parts
 from service.predicting import MANY_SCORES
 
-ROUTE = re.compile(r"/v1/models/([^/@]+)(?:@([^/]+))?/predict")
-ROUTE_NAME = "/v1/models/{model}/predict"
+PREDICT = re.compile(r"/v1/models/([^/@]+)(?:@([^/]+))?/predict")
+INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
+PREDICT_ROUTE = "/v1/models/{model}/predict"
+INFER_ROUTE = "/v2/models/{model}/infer"
+INFER_VERSION_ROUTE = "/v2/models/{model}/versions/{reference}/infer"
 JSON = b"application/json"
 
-#: As the same route asks for where it goes the usual way.
+#: As the same routes ask for where they go the usual way.
 NEEDED = Needed.PREDICT
+
+_HEADER_LENGTH = HEADER_LENGTH.encode()
 
 _encode = msgspec.json.Encoder().encode
 
-Headers = Mapping[bytes, bytes]
+
+class Way(NamedTuple):
+    """`route` is the template that counts and logs name."""
+
+    route: str
+    model: str
+    reference: str | None
 
 
 class Quick:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    def takes(self, scope: HTTPScope, headers: Headers) -> bool:
-        return (
-            scope["method"] == "POST"
-            and scope["path"].endswith("/predict")
-            and headers.get(b"content-type") == JSON
-            and not scope["query_string"]
-            and b"content-encoding" not in headers
-            and ROUTE.fullmatch(scope["path"]) is not None
-        )
+    def way(self, scope: HTTPScope, headers: Headers) -> Way | None:
+        """None for what goes the usual one."""
+        path = scope["path"]
+        if scope["method"] != "POST" or scope["query_string"] or b"content-encoding" in headers:
+            return None
+        if path.endswith("/predict"):
+            matched = PREDICT.fullmatch(path) if headers.get(b"content-type") == JSON else None
+            return None if matched is None else Way(PREDICT_ROUTE, matched[1], matched[2])
+        if path.endswith("/infer"):
+            matched = INFER.fullmatch(path)
+            if matched is None or _wants_compressed(headers):
+                return None
+            route = INFER_ROUTE if matched[2] is None else INFER_VERSION_ROUTE
+            return Way(route, matched[1], matched[2])
+        return None
 
-    async def answer(self, scope: HTTPScope, headers: Headers, receive: Receive, send: Send) -> None:
+    async def answer(self, way: Way, scope: HTTPScope, exchange: Exchange) -> None:
         """Raises what is to be told as a problem."""
         parts = self._parts
-        authorization = headers.get(b"authorization", b"").decode("latin-1")
-        principal = await parts.gate.admit(scope, authorization or None, NEEDED)
-        matched = ROUTE.fullmatch(scope["path"])
-        assert matched is not None
-        found = await parts.names.resolve(principal.owner, matched[1], matched[2])
-        raw = await self._body(headers, receive)
+        is_infer = way.route is not PREDICT_ROUTE
+        authorization: str | None = exchange.headers.get(b"authorization", b"").decode("latin-1") or None
+        if is_infer:
+            authorization = bearer_of(authorization)
+        principal = await parts.gate.admit(scope, authorization, NEEDED)
+        found = await parts.names.resolve(principal.owner, way.model, way.reference)
+        await (self._infer(found, exchange) if is_infer else self._predict(found, exchange))
+
+    async def _predict(self, found: Found, exchange: Exchange) -> None:
+        raw = await self._body(exchange, _announced(exchange.headers, MAX_BODY_BYTES), MAX_BODY_BYTES)
         asked = decode(raw, PredictRequest)
-        reply = await predict_explained(parts, found, asked.instances, asked.top_k, len(raw), asked.explain)
+        reply = await predict_explained(
+            self._parts, found, asked.instances, asked.top_k, len(raw), asked.explain
+        )
         is_short = len(reply.predictions) * asked.top_k <= MANY_SCORES
         body = _encode(reply) if is_short else await asyncio.to_thread(_encode, reply)
-        await send(
-            {
-                "type": "http.response.start",
-                "status": 200,
-                "headers": [(b"content-type", JSON), (b"content-length", b"%d" % len(body))],
-            }
-        )
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+        await exchange.answer(200, [(b"content-type", JSON)], body)
 
-    async def _body(self, headers: Headers, receive: Receive) -> bytes:
-        announced = headers.get(b"content-length", b"")
-        if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
-            raise too_large(MAX_BODY_BYTES, f"{announced.decode()} were announced")
-        timeout_s = self._parts.settings.chunk_timeout_s
-        return await read_whole(receive, limit=MAX_BODY_BYTES, timeout_s=timeout_s)
+    async def _infer(self, found: Found, exchange: Exchange) -> None:
+        headers = exchange.headers
+        size = _announced(headers, MAX_INFER_BYTES)
+        with self._parts.infer_room.taken(min(size, MAX_INFER_BYTES)):
+            raw = await self._body(exchange, size, MAX_INFER_BYTES)
+            length = headers.get(_HEADER_LENGTH)
+            encoded = await infer(
+                self._parts, found, raw, None if length is None else length.decode("latin-1")
+            )
+        told = [(b"content-type", encoded.media_type.encode())]
+        if encoded.json_length is not None:
+            told.append((_HEADER_LENGTH, b"%d" % encoded.json_length))
+        await exchange.answer(200, told, encoded.body)
+
+    async def _body(self, exchange: Exchange, announced: int, limit: int) -> bytes:
+        if announced > limit:
+            raise too_large(limit, f"{announced} were announced")
+        return await read_whole(exchange.receive, limit=limit, timeout_s=self._parts.settings.chunk_timeout_s)
+
+
+def _announced(headers: Headers, unknown: int) -> int:
+    said = headers.get(b"content-length", b"")
+    return int(said) if said.isdigit() and len(said) < 20 else unknown
+
+
+def _wants_compressed(headers: Headers) -> bool:
+    said = headers.get(b"accept-encoding")
+    return said is not None and accepted(said.decode("latin-1")) is not None

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from core.errors import Overloaded, Unavailable
 
@@ -55,7 +55,7 @@ Compute = Callable[[list[R]], Computed[A] | Awaitable[Computed[A]]]
 OnForward = Callable[[int, float, float], None]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Piece(Generic[R]):
     """Rows of one caller that go through in one forward; `is_first` of those of a request, `is_alone` once a
     forward with others has failed."""
@@ -68,8 +68,7 @@ class Piece(Generic[R]):
     is_alone: bool = False
 
 
-@dataclass(frozen=True)
-class Part(Generic[A]):
+class Part(NamedTuple, Generic[A]):
     """The answers to one piece, and how long it waited and was computed; `transform_s` is a part of
     `infer_s`."""
 

@@ -6,6 +6,7 @@ a version says `forget`, so that this process follows at once; others follow wit
 second half of that time is answered from memory still, and sets off the next query.
 """
 
+import asyncio
 import math
 import time
 from collections.abc import Callable
@@ -47,6 +48,7 @@ class Names:
         self._together: Together[tuple[Asked, int, int | None], Found] = Together()
         self._seen: int | None = None
         self._forgotten = 0
+        self._has_looked = False
 
     async def resolve(self, owner: str, name: str, reference: str | None) -> Found:
         """`reference` is a version, an alias or `latest`; None is the alias `production`, else the newest
@@ -73,10 +75,16 @@ class Names:
         return found
 
     def _has_changed(self) -> bool:
-        if self._changes is None:
+        """Looks once in a turn of the event loop: who was told of a commit asks in a later one."""
+        if self._changes is None or self._has_looked:
             return False
+        self._has_looked = True
+        asyncio.get_running_loop().call_soon(self._look_again)
         before, self._seen = self._seen, self._changes.number()
         return self._seen is None or self._seen != before
+
+    def _look_again(self) -> None:
+        self._has_looked = False
 
     def forget(self, owner: str, name: str) -> None:
         """After the commit that moved an alias of the model, or deleted a version."""

@@ -31,8 +31,7 @@ class Duration:
         self.ns += ns
 
 
-@dataclass(frozen=True)
-class Stages:
+class Stages(NamedTuple):
     """Where the time of one request went: in the batcher's queue, from instances to rows, from rows to the
     net's inputs, in the net, from its outputs to predictions."""
 

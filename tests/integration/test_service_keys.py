@@ -14,7 +14,7 @@ from core.settings import Settings
 from service.app import create_app
 from service.auth import Scope, decisions
 from service.keys import PATTERN
-from service.quick import NEEDED, ROUTE_NAME
+from service.quick import INFER_ROUTE, INFER_VERSION_ROUTE, NEEDED, PREDICT_ROUTE
 from tests.running_service import Owner, RunningService, run_service
 
 pytestmark = pytest.mark.usefixtures("service_fork_server")
@@ -323,7 +323,8 @@ def test_no_other_site_may_read_and_no_cookie_is_ever_set(service: RunningServic
 
 def test_the_quick_way_of_a_prediction_asks_for_what_the_usual_one_does(tmp_path: Path) -> None:
     decided = decisions(create_app(Settings(home=tmp_path)).app)
-    assert decided["POST", ROUTE_NAME] is NEEDED is Scope.PREDICT
+    for route in (PREDICT_ROUTE, INFER_ROUTE, INFER_VERSION_ROUTE):
+        assert decided["POST", route] is NEEDED is Scope.PREDICT
 
 
 def test_the_page_of_keys_says_what_every_route_asks_for(tmp_path: Path) -> None:
