@@ -102,9 +102,12 @@ async def _computed(parts: Parts, found: Found, asked: Asked) -> Computed:
     parts_BC = await served.outputs(rows) if rows else []
     inferred_ns = perf_counter_ns()
     outputs_BC = [part.answers.reshape(part.rows, -1) for part in parts_BC]
-    outputs = named_outputs(
-        predictor.manifest, torch.cat([no_outputs(predictor.manifest.signature), *outputs_BC])
+    whole_BC = (
+        outputs_BC[0]
+        if len(outputs_BC) == 1
+        else torch.cat([no_outputs(predictor.manifest.signature), *outputs_BC])
     )
+    outputs = named_outputs(predictor.manifest, whole_BC)
     stages = Stages.between(started_ns, decoded_ns, inferred_ns, perf_counter_ns(), parts_BC)
     return Computed(outputs, len(rows), stages)
 
@@ -119,7 +122,9 @@ def _is_short(kind: Kind, asked: Asked) -> bool:
 
 async def _within(timeout_us: int, computing: Coroutine[None, None, Computed]) -> Computed:
     """0 is no bound."""
-    limit = asyncio.timeout(timeout_us / 1e6 if timeout_us else None)
+    if not timeout_us:
+        return await computing
+    limit = asyncio.timeout(timeout_us / 1e6)
     try:
         async with limit:
             return await computing
