@@ -35,6 +35,10 @@ FORMAT_1_READOUTS = {"classification": Readout("softmax"), "regression": Readout
 #: Rows in one forward; more are taken in turns, so that a request's size does not set the memory.
 MAX_FORWARD_ROWS = 256
 
+#: Smaller files of weights are read: all processes that share the pages of one would save less than it takes
+#: to keep track of them.
+MAPPED_BYTES = 1024 * 1024
+
 
 @dataclass(frozen=True)
 class Predictor:
@@ -47,9 +51,11 @@ class Predictor:
 
     @classmethod
     def load(cls, manifest: Path, weights: Path, device: str = "cpu") -> "Predictor":
-        """Raises RuntimeError where the weights' names or shapes are not the net's."""
+        """Weights of `MAPPED_BYTES` and more stay in their file, which may be deleted or replaced from then
+        on, but not written to. Raises RuntimeError where their names or shapes are not the net's."""
         read = artifacts.read_manifest(manifest)
-        return cls.of(read, artifacts.load(weights), device)
+        is_mapped = weights.stat().st_size >= MAPPED_BYTES
+        return cls.of(read, artifacts.load(weights, is_mapped=is_mapped), device)
 
     @classmethod
     def of(cls, manifest: VersionManifest, state_dict: dict[str, Tensor], device: str = "cpu") -> "Predictor":

@@ -12,6 +12,7 @@ from litestar.types import HTTPScope, Receive, Scope, Send
 
 from core.errors import Forbidden, Malformed, ModelyardError
 from service.addresses import Hosts
+from service.caller import heard_from
 from service.exchange import Exchange, Headers
 from service.parts import Parts
 from service.problems import encode_problem, note, problem_of
@@ -56,6 +57,7 @@ class Edge:
         # Every request is a task, and has a context of its own.
         structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
         started_ns = time.perf_counter_ns()
+        heard_from.set(receive)
         try:
             refusal = self._refusal(scope, headers)
             if refusal is not None:

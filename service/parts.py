@@ -1,6 +1,7 @@
 """What handlers work with: opened once, closed once, given to each handler that names it."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,7 +27,7 @@ from service.gate import Gate
 from service.helper import Helper, explanations, plans
 from service.inference.cache import ModelCache
 from service.inference.engine import Engine
-from service.inference.loading import load_version
+from service.inference.loading import prepared_version
 from service.inference.names import Found, Names
 from service.inference.served import Served
 from service.inference.statistics import Statistics, name_of
@@ -56,7 +57,7 @@ class Parts:
     batches_watcher: Watcher
     sweeper: Sweeper
     names: Names
-    models: ModelCache
+    models: ModelCache[Served]
     engine: Engine
     helper: Helper
     comparer: Comparer
@@ -70,16 +71,18 @@ class Parts:
     stopping: asyncio.Event
 
     async def served(self, found: Found) -> Served:
-        """The version, loaded. Raises what `load_version` raises."""
-        return await self.models.get(found[0].id, partial(self._load, *found))
+        """The version, loaded. Raises what `prepared_version` and what it returns raise."""
+        version, weights = found
+        served = self.models.find(version.id)
+        if served is not None:
+            return served
+        # A file of weights is never smaller than what it holds.
+        return await self.models.get(version.id, partial(self._prepared, *found), weights.weights_bytes)
 
-    def _load(self, version: Version, weights: Checkpoint) -> Served:
-        predictor = load_version(self.storage, version, weights)
+    def _prepared(self, version: Version, weights: Checkpoint) -> Callable[[], Served]:
+        load = prepared_version(self.storage, version, weights)
         on_forward = partial(_count_forward, self.statistics, version)
-        return Served(name_of(version), predictor, self.engine, on_forward)
-
-    def loaded(self) -> list[Served]:
-        return [model for model in self.models.loaded() if isinstance(model, Served)]
+        return lambda: Served(name_of(version), load(), self.engine, on_forward)
 
     def begin_stop(self) -> None:
         """Readiness says no, and whoever waits (`?wait=`, event streams) is answered now."""

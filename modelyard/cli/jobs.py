@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 from cyclopts import App, Parameter
 
 from modelyard.cli.files import read_mapping, write_whole
-from modelyard.cli.session import AsJson, Count, Session, Shared, numbers
+from modelyard.cli.session import AsJson, Count, Session, Shared, mib, numbers
 from modelyard.cli.watching import follow
 from modelyard.resources.jobs import JobHandle
 from modelyard.specs import Job, JobState, Progress
@@ -56,7 +56,7 @@ def plan(spec: SpecFile, *, as_json: AsJson = False, session: Shared) -> None:
         (
             ("parameters", f"{plan.parameters:,} of which {plan.trainable:,} are trained"),
             ("steps", f"{plan.steps} ({plan.steps_per_epoch} an epoch)"),
-            ("memory", f"{plan.memory_bytes / 2**20:.1f} MiB"),
+            ("memory", mib(plan.memory_bytes)),
             ("estimated", f"{plan.estimated_seconds:.0f} s" if plan.estimated_seconds else None),
         )
     )

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from modelyard.cli.session import AsJson, Count, Session, Shared, number, numbers
-from modelyard.specs import Compared, Model, ModelVersion, Requirement, WeightsFormat
+from modelyard.cli.session import AsJson, Count, Session, Shared, mib, number, numbers
+from modelyard.specs import Compared, LoadedVersion, Model, ModelVersion, Requirement, WeightsFormat
 
 app = App(name="models", help="What was trained, and which version an alias names.")
 
@@ -150,6 +150,27 @@ def history(model: str, alias: str, *, limit: Count = 50, as_json: AsJson = Fals
 
 
 @app.command
+def unload(model: str, *, as_json: AsJson = False, session: Shared) -> None:
+    """Take a model out of the service's memory; the next prediction loads it again.
+
+    Args:
+        model: the model's name
+    """
+    with session.client() as client:
+        gone = client.models.unload(model)
+    if as_json:
+        session.show_json(gone)
+        return
+    session.show_fields(
+        (
+            ("unloaded", [f"{gone.model}@{version}" for version in gone.versions]),
+            ("weights", mib(gone.bytes)),
+            ("memory given back", mib(gone.returned_bytes)),
+        )
+    )
+
+
+@app.command
 def delete(model: str, version: int, *, session: Shared) -> None:
     """Delete a version; not while an alias names it, or a job goes on from it.
 
@@ -171,10 +192,22 @@ def _compared(required: Compared | None) -> str | None:
 
 def _show_model(session: Session, model: Model, versions: list[ModelVersion]) -> None:
     session.show_fields((("model", model.name), ("aliases", model.aliases), ("created", model.created_at)))
+    in_memory = {one.version: _in_memory(one) for one in model.loaded or []}
     session.show_table(
-        ("version", "state", "task", "aliases", "metrics", "created"),
-        ((v.version, v.state, v.task, v.aliases, numbers(v.metrics), v.created_at) for v in versions),
+        ("version", "state", "task", "aliases", "metrics", "created", "in memory", "waiting", "in flight"),
+        (
+            (
+                *(v.version, v.state, v.task, v.aliases, numbers(v.metrics), v.created_at),
+                *in_memory.get(v.version, (None, None, None)),
+            )
+            for v in versions
+        ),
     )
+
+
+def _in_memory(loaded: LoadedVersion) -> tuple[str, int, int]:
+    held = mib(loaded.bytes) if loaded.state == "loaded" else loaded.state
+    return held, loaded.waiting_rows, loaded.in_flight_rows
 
 
 def _show_version(session: Session, version: ModelVersion, as_json: bool) -> None:

@@ -81,6 +81,10 @@ def number(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.4g}"
 
 
+def mib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**20:.1f} MiB"
+
+
 def _cell(value: object) -> str:
     match value:
         case None:

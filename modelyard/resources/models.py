@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from modelyard.resources.bodies import ARROW, CSV, Source, form_of, media_type, read_source
 from modelyard.resources.downloads import Downloading
-from modelyard.specs import AliasMove, Method, Model, ModelVersion, PredictReply, Requirement
+from modelyard.specs import AliasMove, Method, Model, ModelVersion, PredictReply, Requirement, Unloaded
 from modelyard.transport import calls
 from modelyard.transport.calls import path
 from modelyard.transport.resource import R, operation, streaming
@@ -33,6 +33,7 @@ class Models(Downloading[R]):
 
     @operation
     def get(self, name: str) -> Story[Model]:
+        """With its versions that are `loaded` in the service that answers."""
         return (yield from self._fetch(calls.get(path("/v1/models/{}", name)), Model))
 
     @streaming
@@ -148,6 +149,13 @@ class Models(Downloading[R]):
         """Every move of an alias, newest first: who, when, why, from which version to which."""
         target = path("/v1/models/{}/aliases/{}/history", model, alias)
         yield from self._pages(calls.get(target), AliasMove)
+
+    @operation
+    def unload(self, name: str) -> Story[Unloaded]:
+        """Take every version of a model out of the service's memory, and say how much that gave back. The
+        next prediction loads what it needs again."""
+        call = Call(method="POST", path=path("/v1/models/{}/unload", name), is_repeatable=True)
+        return (yield from self._fetch(call, Unloaded))
 
     @operation
     def delete_version(self, model: str, version: int) -> Story[None]:

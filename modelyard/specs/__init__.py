@@ -56,10 +56,12 @@ from modelyard.specs.models import (
     ClassScores,
     Evaluation,
     Lineage,
+    LoadedVersion,
     Model,
     ModelVersion,
     Signature,
     Tensor,
+    Unloaded,
 )
 from modelyard.specs.plans import Layer, Plan, ResolvedTransforms
 from modelyard.specs.predictions import (
@@ -115,6 +117,7 @@ __all__ = [
     "KeyRequest",
     "Layer",
     "Lineage",
+    "LoadedVersion",
     "Method",
     "Metric",
     "Model",
@@ -149,6 +152,7 @@ __all__ = [
     "TorchvisionSource",
     "Trainer",
     "Transition",
+    "Unloaded",
     "Upload",
     "UploadRequest",
     "Wanted",

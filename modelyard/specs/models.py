@@ -1,7 +1,7 @@
 """A model: a name with versions; each version is one registered checkpoint that can predict."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct, field
 
@@ -74,8 +74,32 @@ class ModelVersion(Struct):
     evaluation: Evaluation | None = None
 
 
+class LoadedVersion(Struct):
+    """A version in the memory of the service that answered: the bytes of its weights, the rows that wait for
+    a forward, and those in the forward under way. All are 0 while it loads."""
+
+    version: int
+    state: Literal["loading", "loaded"]
+    bytes: int
+    waiting_rows: int
+    in_flight_rows: int
+
+
 class Model(Struct):
+    """`loaded` is None in a list of models."""
+
     name: str
     created_at: datetime
     latest: int | None = None
     aliases: dict[str, int] = field(default_factory=dict)
+    loaded: list[LoadedVersion] | None = None
+
+
+class Unloaded(Struct):
+    """`versions` were in memory, with so many `bytes` of weights. The process shrank by `returned_bytes`, as
+    the machine counts: other requests count against it, and what is still being answered goes after that."""
+
+    model: str
+    versions: list[int]
+    bytes: int
+    returned_bytes: int

@@ -1,16 +1,19 @@
 """`/v1/models`: models and their versions."""
 
-from litestar import Controller, delete, get
+from litestar import Controller, delete, get, post
+from msgspec.structs import replace
 
 from core.db.models import Version as Row
 from core.db.statements import models
-from modelyard.specs import Model, ModelVersion, Page
+from modelyard.specs import Model, ModelVersion, Page, Unloaded
+from service.api.catalogue import versions
 from service.api.paging import page_of
 from service.api.parameters import DEFAULT_LIMIT, After, Limit, NamePath, VersionPath
 from service.auth import Scope, needs
 from service.bodies import AnyRequest
 from service.models import models_of, require_model, require_version
 from service.parts import Wired
+from service.residents import loaded_versions, unload
 from service.versions import delete_version
 from service.views import version_view, whole_version_view
 
@@ -31,8 +34,16 @@ class Models(Controller):
 
     @get("/{name:str}", opt=needs(Scope.READ))
     async def show(self, request: AnyRequest, parts: Wired, name: NamePath) -> Model:
+        owner = request.user.owner
         async with parts.database.read() as session:
-            return await require_model(session, request.user.owner, name)
+            model = await require_model(session, owner, name)
+        return replace(model, loaded=loaded_versions(parts, await versions(parts.database, owner, name)))
+
+    @post("/{name:str}/unload", opt=needs(Scope.PREDICT), status_code=200)
+    async def unload(self, request: AnyRequest, parts: Wired, name: NamePath) -> Unloaded:
+        """Takes every version of the model out of the memory of this process. Requests under way are answered
+        first; the next one loads what it needs again."""
+        return await unload(parts, name, await versions(parts.database, request.user.owner, name))
 
     @get("/{name:str}/versions", opt=needs(Scope.READ))
     async def list_versions(

@@ -14,6 +14,7 @@ from service.bodies import MIB, AnyRequest, decode, read_body
 from service.open_inference.describe import IndexEntry, StatisticsReply, index_entry, model_statistics
 from service.open_inference.requests import IndexRequest, LoadRequest, UnloadRequest
 from service.parts import Parts, Wired
+from service.residents import unload
 from service.schema import body
 
 MAX_BODY_BYTES = MIB
@@ -80,7 +81,7 @@ class OpenInferenceRepository(Controller):
                 code="not_overridable",
             )
         found = await parts.names.resolve(request.user.owner, model, None)
-        parts.models.unload(found[0].id)
+        await parts.models.unload([found[0].id])
         await parts.served(found)
 
     @post(
@@ -90,8 +91,7 @@ class OpenInferenceRepository(Controller):
         """Takes every version of the model out of memory. Requests under way are answered first; the next one
         loads what it needs again."""
         await _decoded(request, parts, UnloadRequest)
-        for one in await versions(parts.database, request.user.owner, model):
-            parts.models.unload(one.id)
+        await unload(parts, model, await versions(parts.database, request.user.owner, model))
 
 
 async def _statistics(request: AnyRequest, parts: Parts, model: str | None) -> StatisticsReply:

@@ -58,7 +58,7 @@ OnForward = Callable[[int, float, float], None]
 @dataclass(eq=False, slots=True)
 class Piece(Generic[R]):
     """Rows of one caller that go through in one forward; `is_first` of those of a request, `is_alone` once a
-    forward with others has failed."""
+    forward with others has failed. It `is_waiting` until its forward begins or its caller leaves."""
 
     rows: Sequence[R]
     size_bytes: int
@@ -66,6 +66,7 @@ class Piece(Generic[R]):
     is_first: bool
     came: float = field(default_factory=perf_counter)
     is_alone: bool = False
+    is_waiting: bool = True
 
 
 class Part(NamedTuple, Generic[A]):
@@ -95,7 +96,7 @@ class Batcher(Generic[R, A]):
         self._forward_s = 0.0
         self._is_awake = False
         self._came = 0
-        self.waiting_rows = self.waiting_bytes = 0
+        self.waiting_rows = self.waiting_bytes = self.in_flight_rows = 0
 
     async def ask(self, rows: Sequence[R], size_bytes: int = 0) -> list[Part[A]]:
         """In order, one part for each `max_rows` of the rows. Raises Overloaded where too much waits, and
@@ -115,8 +116,12 @@ class Batcher(Generic[R, A]):
             return [await piece.future for piece in pieces]
         except BaseException:
             for piece in pieces:
-                piece.future.cancel()
+                self._leave(piece)
             raise
+
+    def lets_wait(self, num_rows: int) -> bool:
+        """Whether so many rows that come now take more than the next forward, which begins soon."""
+        return self.in_flight_rows > 0 or self.waiting_rows + num_rows > self._max_rows
 
     @property
     def wait_s(self) -> float:
@@ -151,8 +156,10 @@ class Batcher(Generic[R, A]):
             self._is_awake = False
             return
         is_elsewhere = False
+        rows = [row for piece in pieces for row in piece.rows]
+        self.in_flight_rows = len(rows)
         try:
-            computed = self._compute([row for piece in pieces for row in piece.rows])
+            computed = self._compute(rows)
             if isinstance(computed, Computed):
                 self._answer(pieces, computed)
             else:
@@ -162,9 +169,11 @@ class Batcher(Generic[R, A]):
             self._fail(pieces, error)
         finally:
             if not is_elsewhere:
+                self.in_flight_rows = 0
                 asyncio.get_running_loop().call_soon(self._next)
 
     def _arrived(self, pieces: list[Piece[R]], done: "asyncio.Future[Computed[A]]") -> None:
+        self.in_flight_rows = 0
         try:
             if done.cancelled():
                 self._fail(pieces, Unavailable("The service is stopping; ask another, or later."))
@@ -187,8 +196,7 @@ class Batcher(Generic[R, A]):
                 taken.append(piece)
                 rows += len(piece.rows)
             self._pieces.popleft()
-            self.waiting_rows -= len(piece.rows)
-            self.waiting_bytes -= piece.size_bytes
+            self._count_out(piece)
             if taken and taken[-1].is_alone:
                 break
         return taken
@@ -217,8 +225,22 @@ class Batcher(Generic[R, A]):
             is_fit = not isinstance(error, StopIteration)
             pieces[0].future.set_exception(error if is_fit else RuntimeError(f"the net stopped: {error!r}"))
 
+    def _leave(self, piece: Piece[R]) -> None:
+        """Those who left take no room from those who come; the queue passes over what is left of them."""
+        piece.future.cancel()
+        if piece.is_waiting:
+            self._count_out(piece)
+            piece.rows = ()
+
+    def _count_out(self, piece: Piece[R]) -> None:
+        if piece.is_waiting:
+            piece.is_waiting = False
+            self.waiting_rows -= len(piece.rows)
+            self.waiting_bytes -= piece.size_bytes
+
     def _add(self, piece: Piece[R], add: Callable[[Piece[R]], None]) -> None:
         add(piece)
         self._came += 1
+        piece.is_waiting = True
         self.waiting_rows += len(piece.rows)
         self.waiting_bytes += piece.size_bytes

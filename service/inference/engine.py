@@ -39,6 +39,10 @@ class Engine:
         finally:
             self._waiting -= 1
 
+    def wait(self, work: Callable[[], T]) -> T:
+        """`run` for another thread than the event loop's; it is taken however many wait."""
+        return self._thread.submit(work).result()
+
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
 

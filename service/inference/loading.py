@@ -1,5 +1,9 @@
 """From a version's row to a loaded predictor: files fetched, compared with what was registered, replayed."""
 
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
 from core.db.models import Checkpoint, Version
 from core.errors import Gone, ModelyardError
 from core.predict import Predictor
@@ -7,9 +11,9 @@ from core.storage import Storage
 from core.storage.durable import Damaged, sha256_file, verify
 
 
-def load_version(storage: Storage, version: Version, weights: Checkpoint) -> Predictor:
-    """Blocks for the time of reading. Raises Gone where the files are no longer there, and a plain
-    ModelyardError where they are not what was registered."""
+def prepared_version(storage: Storage, version: Version, weights: Checkpoint) -> Callable[[], Predictor]:
+    """What loads it; by then its files are here and are what was registered. Blocks for the time of reading.
+    Raises Gone where they are no longer there, and a plain ModelyardError where they are other ones."""
     name = f"{version.model}@{version.version}"
     try:
         manifest_path = storage.fetch(version.manifest_key)
@@ -22,8 +26,16 @@ def load_version(storage: Storage, version: Version, weights: Checkpoint) -> Pre
         verify(weights_path, weights.weights_bytes, weights.weights_sha256)
     except Damaged as error:
         raise ModelyardError(f"{name} cannot be loaded: {error}.", code="version_damaged") from error
-    predictor = Predictor.load(manifest_path, weights_path)
-    # Warm-up and check in one: the golden samples must come out as they did when it was registered.
+    return partial(_load, name, manifest_path, weights_path)
+
+
+def _load(name: str, manifest_path: Path, weights_path: Path) -> Predictor:
+    """Blocks. Raises Gone where the files were collected since, and a plain ModelyardError where the golden
+    samples do not come out as they did when it was registered; replaying them also warms it."""
+    try:
+        predictor = Predictor.load(manifest_path, weights_path)
+    except FileNotFoundError as error:
+        raise Gone(f"The files of {name} are no longer there.", code="collected") from error
     difference = predictor.replay()
     if difference > predictor.manifest.tolerance:
         raise ModelyardError(

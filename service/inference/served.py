@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 
 from core.predict import Predictor, Row
+from service.caller import WhileThere
 from service.inference.batcher import MAX_ROWS, Batcher, Computed, OnForward, Part
 from service.inference.engine import Engine
 from service.inference.statistics import VersionName
 
 #: A forward of a full batch that takes no longer runs on the event loop: a thread would cost as much.
 QUICK_S = 0.002
+#: A lone request, and a full batch.
+WARMED_ROWS = (1, MAX_ROWS)
 
 
 class Served:
@@ -26,16 +29,27 @@ class Served:
         self.predictor = predictor
         self.size_bytes = predictor.size_bytes
         self.is_quick = full_batch_s(predictor) < QUICK_S
-        self._engine = engine
-        self.batcher: Batcher[Row, Tensor] = Batcher(self._compute, on_forward=on_forward)
+        if not self.is_quick:
+            engine.wait(partial(warm, predictor))
+        # Nothing of it refers back to this: the last caller of an unloaded version frees it as they leave.
+        compute = partial(_compute, predictor, None if self.is_quick else engine)
+        self.batcher: Batcher[Row, Tensor] = Batcher(compute, on_forward=on_forward)
 
     async def outputs(self, rows: Sequence[Row]) -> list[Part[Tensor]]:
-        """What the rows come out as, [B, C] in each part. Raises Unavailable where too much waits."""
-        return await self.batcher.ask(rows, sum(x.nbytes for row in rows for x in row))
+        """What the rows come out as, [B, C] in each part. Raises Unavailable where too much waits, Malformed
+        where the caller leaves before their turn."""
+        asking = self.batcher.ask(rows, sum(x.nbytes for row in rows for x in row))
+        if not self.batcher.lets_wait(len(rows)):
+            return await asking
+        with WhileThere():
+            return await asking
 
-    def _compute(self, rows: list[Row]) -> Computed[Tensor] | Awaitable[Computed[Tensor]]:
-        compute = partial(_timed, self.predictor, rows)
-        return compute() if self.is_quick else self._engine.run(compute)
+
+def _compute(
+    predictor: Predictor, engine: Engine | None, rows: list[Row]
+) -> Computed[Tensor] | Awaitable[Computed[Tensor]]:
+    compute = partial(_timed, predictor, rows)
+    return compute() if engine is None else engine.run(compute)
 
 
 @torch.inference_mode()
@@ -48,6 +62,14 @@ def _timed(predictor: Predictor, rows: list[Row]) -> Computed[Tensor]:
     return Computed(answers, perf_counter() - began, transformed - began)
 
 
+def warm(predictor: Predictor) -> None:
+    """What torch prepares once for each shape and number of threads, so that no request pays for it."""
+    samples = predictor.golden_rows()
+    if samples:
+        for num_rows in WARMED_ROWS:
+            predictor.outputs(_repeated(samples, num_rows))
+
+
 def full_batch_s(predictor: Predictor) -> float:
     """Seconds of a forward of as many rows as a batch holds; that of one row, where that is too long already
     or there are no samples to try it with. Infinite for none."""
@@ -55,9 +77,11 @@ def full_batch_s(predictor: Predictor) -> float:
     if not samples:
         return float("inf")
     one_s = _best_s(predictor, samples[:1])
-    return (
-        one_s if one_s > QUICK_S else _best_s(predictor, [samples[i % len(samples)] for i in range(MAX_ROWS)])
-    )
+    return one_s if one_s > QUICK_S else _best_s(predictor, _repeated(samples, MAX_ROWS))
+
+
+def _repeated(samples: Sequence[Row], num_rows: int) -> list[Row]:
+    return [samples[i % len(samples)] for i in range(num_rows)]
 
 
 def _best_s(predictor: Predictor, rows: Sequence[Row]) -> float:

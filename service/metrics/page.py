@@ -11,7 +11,7 @@ async def page(parts: Parts, owner: str | None) -> bytes:
     """What has a model's name in it is of this owner's alone, or of everybody's for None. The rest is of the
     whole service. The numbers are taken on the event loop, which writes them; the text is made beside it."""
     stored = await parts.counts.read()
-    loaded = parts.loaded()
+    loaded = parts.models.loaded()
     found = [
         *families.of_asked(
             (name, counted) for name, counted in parts.statistics.all() if owner in (None, name.owner)

@@ -1,14 +1,17 @@
 """Models, aliases and predictions; the numbers are checked against plain torch."""
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from msgspec.structs import replace
 from torch import nn
 
 from core.db.models import Version
 from service.inference import loading
+from tests import described
 from tests.running_service import Owner, RunningService
 
 ROWS = [[0.1, -2.0, 3.0, 0.5], [1.0, 1.0, 1.0, 1.0]]
@@ -102,7 +105,7 @@ def test_models_and_versions_are_listed(service: RunningService, me: Owner, net:
         me.version(service.settings, net)
     me.client.put("/v1/models/m/aliases/production", json={"version": 2})
     (model,) = me.client.get("/v1/models").json()["items"]
-    assert model == me.client.get("/v1/models/m").json()
+    assert model | {"loaded": []} == me.client.get("/v1/models/m").json()
     assert (model["name"], model["latest"], model["aliases"]) == ("m", 3, {"production": 2})
     first = me.client.get("/v1/models/m/versions?limit=2").json()
     second = me.client.get("/v1/models/m/versions", params={"limit": 2, "after": first["next"]}).json()
@@ -113,6 +116,64 @@ def test_models_and_versions_are_listed(service: RunningService, me: Owner, net:
     assert one["lineage"]["dataset"] == "d"
     assert me.client.get("/v1/models/m/versions/4").status_code == 404
     assert me.client.get("/v1/models/none/versions").status_code == 404
+
+
+def test_a_model_says_which_of_its_versions_are_in_memory_and_unloads_them(
+    service: RunningService, me: Owner, net: nn.Module
+) -> None:
+    for _ in range(3):
+        me.version(service.settings, net)
+    nothing = {"waiting_rows": 0, "in_flight_rows": 0}
+    for version in (1, 3):
+        assert _predict(me, f"m@{version}").status_code == 200
+    in_memory = [{"version": v, "state": "loaded", "bytes": 4 * (4 * 3 + 3), **nothing} for v in (3, 1)]
+    assert me.client.get("/v1/models/m").json()["loaded"] == in_memory
+    gone = me.client.post("/v1/models/m/unload").json()
+    assert gone.pop("returned_bytes") >= 0
+    assert gone == {"model": "m", "versions": [3, 1], "bytes": 2 * 4 * (4 * 3 + 3)}
+    assert me.client.get("/v1/models/m").json()["loaded"] == []
+    assert me.client.post("/v1/models/m/unload").json()["versions"] == []
+    assert _predict(me, "m@3").status_code == 200
+    assert [one["version"] for one in me.client.get("/v1/models/m").json()["loaded"]] == [3]
+    assert me.client.post("/v1/models/none/unload").status_code == 404
+
+
+def test_nobody_sees_or_unloads_the_model_of_another(
+    service: RunningService, me: Owner, net: nn.Module
+) -> None:
+    me.version(service.settings, net)
+    assert _predict(me).status_code == 200
+    with service.owner("read") as other, service.owner("predict") as third:
+        assert other.client.get("/v1/models/m").status_code == 404
+        assert other.client.post("/v1/models/m/unload").status_code == 403
+        assert third.client.post("/v1/models/m/unload").status_code == 404
+    assert len(me.client.get("/v1/models/m").json()["loaded"]) == 1
+
+
+def test_a_large_model_answers_from_its_file_and_unloading_it_gives_that_back(
+    service: RunningService, me: Owner
+) -> None:
+    size, width = 4 * 8_000_004, 1_000_000
+    manifest, _ = described.arrays()
+    layers = [{"type": "Linear", "out_features": width}, {"type": "Linear", "out_features": 4}]
+    spec = {
+        "type": "Sequential",
+        "layers": [layers[0] | {"in_features": 3}, layers[1] | {"in_features": width}],
+    }
+    wide = nn.Sequential(nn.Linear(3, width), nn.Linear(width, 4))
+    me.version(service.settings, wide, described=replace(manifest, model=spec))
+    ask = {"instances": [[1.0, 2.0, 3.0]]}
+    first = me.client.post("/v1/models/m/predict", json=ask).json()
+    assert me.client.get("/v1/models/m").json()["loaded"][0]["bytes"] == size
+    for path in (service.settings.resolved_home() / "artifacts").rglob("weights.pt"):
+        if path.stat().st_size > size:
+            assert str(path) in Path("/proc/self/maps").read_text()
+            path.unlink()
+    assert me.client.post("/v1/models/m/predict", json=ask).json() == first
+    gone = me.client.post("/v1/models/m/unload").json()
+    assert gone["bytes"] == size
+    assert gone["returned_bytes"] > size / 2
+    assert me.client.post("/v1/models/m/predict", json=ask).status_code == 410
 
 
 @pytest.mark.parametrize("alias", ["latest", "best", "12", "UPPER", "-a", "x" * 64])

@@ -142,6 +142,53 @@ async def test_whoever_leaves_before_their_turn_is_not_computed() -> None:
     assert batching.waiting_rows == 0
 
 
+async def test_whoever_leaves_takes_no_room_from_those_who_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batcher, "MAX_WAITING_ROWS", 8)
+    net = Net(is_slow=True)
+    batching = Batcher(net)
+    first = asyncio.create_task(asked(batching, 0))
+    await net.begun.wait()
+    leaving = [asyncio.create_task(batching.ask([n], 100)) for n in range(8)]
+    await asyncio.sleep(0.01)
+    assert (batching.waiting_rows, batching.waiting_bytes, batching.in_flight_rows) == (8, 800, 1)
+    with pytest.raises(Unavailable):
+        await asked(batching, 9)
+    for task in leaving:
+        task.cancel()
+    await asyncio.sleep(0.01)
+    assert batching.waiting_rows == batching.waiting_bytes == 0
+    coming = asyncio.create_task(asked(batching, 9))
+    await asyncio.sleep(0)
+    net.let_go()
+    assert await asyncio.gather(first, coming) == [[0], [18]]
+    assert (net.batches, batching.waiting_rows, batching.in_flight_rows) == ([[0], [9]], 0, 0)
+
+
+async def test_a_large_request_whose_caller_leaves_is_computed_no_further() -> None:
+    net = Net(is_slow=True)
+    batching = Batcher(net, max_rows=2)
+    leaving = asyncio.create_task(batching.ask(range(10), 100))
+    await net.begun.wait()
+    leaving.cancel()
+    await asyncio.sleep(0)
+    assert batching.waiting_rows == 0
+    net.let_go()
+    assert await asked(batching, 5) == [10]
+    assert net.batches == [[0, 1], [5]]
+
+
+async def test_it_says_whether_rows_would_have_to_wait() -> None:
+    net = Net(is_slow=True)
+    batching = Batcher(net, max_rows=4)
+    assert (batching.lets_wait(4), batching.lets_wait(5)) == (False, True)
+    first = asyncio.create_task(asked(batching, 1))
+    await net.begun.wait()
+    assert batching.lets_wait(1)
+    net.let_go()
+    await first
+    assert not batching.lets_wait(1)
+
+
 async def test_beyond_its_bounds_it_refuses_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batcher, "MAX_WAITING_ROWS", 8)
     net = Net(is_slow=True)

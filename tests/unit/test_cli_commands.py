@@ -308,15 +308,28 @@ def test_jobs_fork_prints_the_new_jobs_id(cli: Cli, service: ScriptedService, tm
 
 def test_models_list_show_and_alias(cli: Cli, service: ScriptedService) -> None:
     model = {"name": "m", "created_at": AT, "latest": 3, "aliases": {"production": 3}}
+    loaded = {"version": 3, "state": "loaded", "bytes": 2**21, "waiting_rows": 2, "in_flight_rows": 1}
     service.on("GET", "/v1/models", Answer(200, {"items": [model], "next": None}))
-    service.on("GET", "/v1/models/m", Answer(200, model))
-    service.on("GET", "/v1/models/m/versions", Answer(200, {"items": [a_version()], "next": None}))
+    service.on("GET", "/v1/models/m", Answer(200, model | {"loaded": [loaded]}))
+    versions = [a_version(), a_version(version=2, aliases=[])]
+    service.on("GET", "/v1/models/m/versions", Answer(200, {"items": versions, "next": None}))
     service.on("GET", "/v1/models/m/versions/3", Answer(200, a_version()))
     service.on("PUT", "/v1/models/m/aliases/production", Answer(200, model))
     assert cli("models", "list").out.startswith("m\t3\tproduction 3")
-    assert "3\tready\tclassification\tproduction" in cli("models", "show", "m").out
+    first, second = cli("models", "show", "m").out.splitlines()[-2:]
+    assert first.startswith("3\tready\tclassification\tproduction")
+    assert first.endswith("2.0 MiB\t2\t1")
+    assert second.endswith("-\t-\t-")
     assert "inputs: image UINT8 [-1, 1, 28, 28]" in cli("models", "show", "m", "--version", "3").out
     assert cli("models", "alias", "m", "production", "3").out == "m@production is version 3\n"
+
+
+def test_models_unload_says_what_that_gave_back(cli: Cli, service: ScriptedService) -> None:
+    gone = {"model": "m", "versions": [3, 1], "bytes": 3 * 2**20, "returned_bytes": 2**20}
+    service.on("POST", "/v1/models/m/unload", Answer(200, gone))
+    out = cli("models", "unload", "m").out
+    assert out == "unloaded: m@3, m@1\nweights: 3.0 MiB\nmemory given back: 1.0 MiB\n"
+    assert json.loads(cli("models", "unload", "m", "--json").out) == gone
 
 
 def test_models_promote_rollback_history_and_delete(cli: Cli, service: ScriptedService) -> None:

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from modelyard import Client, errors
-from modelyard.specs import MoveKind, Requirement
+from modelyard.specs import MoveKind, Requirement, Unloaded
 from tests.unit.scripted_service import (
     AT,
     PNG,
@@ -124,6 +124,17 @@ def test_models_versions_and_aliases(client: Client, service: ScriptedService) -
     assert client.models.set_alias("m", "production", 3).aliases == {"production": 3}
     client.models.delete_alias("m", "production")
     assert service.requests_for("PUT", "/v1/models/m/aliases/production")[0].json() == {"version": 3}
+
+
+def test_what_is_in_memory_is_read_and_unloaded(client: Client, service: ScriptedService) -> None:
+    loaded = {"version": 3, "state": "loaded", "bytes": 8, "waiting_rows": 2, "in_flight_rows": 1, "later": 1}
+    model = {"name": "m", "created_at": AT, "latest": 3, "aliases": {}, "loaded": [loaded]}
+    service.on("GET", "/v1/models/m", Answer(200, model))
+    gone = {"model": "m", "versions": [3], "bytes": 8, "returned_bytes": 4096}
+    service.on("POST", "/v1/models/m/unload", Answer(200, gone))
+    (version,) = client.models.get("m").loaded or []
+    assert (version.version, version.waiting_rows, version.in_flight_rows) == (3, 2, 1)
+    assert client.models.unload("m") == Unloaded("m", [3], 8, 4096)
 
 
 def test_aliases_are_promoted_rolled_back_and_followed(client: Client, service: ScriptedService) -> None:

@@ -4,7 +4,8 @@ import asyncio
 import binascii
 import hashlib
 import threading
-from dataclasses import dataclass
+from collections.abc import Awaitable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,8 +16,8 @@ from core import errors
 from core.errors import Invalid, Malformed, Unauthenticated, Unavailable
 from modelyard.specs import AliasUpdate, PredictRequest
 from service.bodies import decode, pointer_of
+from service.caller import WhileThere, heard_from
 from service.files import matches, parse_range
-from service.inference.cache import ModelCache, Residence
 from service.inference.engine import Engine
 from service.keys import ALPHABET, digest_of, new_key
 from service.problems import problem_of
@@ -230,93 +231,6 @@ async def test_waiting_is_bounded_and_ends_with_the_service() -> None:
 # Inference
 
 
-@dataclass
-class Model:
-    size_bytes: int
-
-
-async def test_many_callers_load_once_and_a_caller_who_leaves_does_not_stop_it() -> None:
-    cache = ModelCache(100)
-    release = threading.Event()
-    loads: list[int] = []
-
-    def load() -> Model:
-        loads.append(1)
-        release.wait(5)
-        return Model(10)
-
-    callers = [asyncio.create_task(cache.get("v", load)) for _ in range(5)]
-    await asyncio.sleep(0.02)
-    callers[0].cancel()
-    release.set()
-    models = await asyncio.gather(*callers[1:])
-    assert len({id(model) for model in models}) == 1
-    assert loads == [1]
-    cache.close()
-
-
-async def test_the_least_recently_used_model_goes_first() -> None:
-    cache = ModelCache(100)
-    loads: list[str] = []
-
-    async def get(name: str, size: int) -> Model:
-        def load() -> Model:
-            loads.append(name)
-            return Model(size)
-
-        return await cache.get(name, load)
-
-    await get("a", 40)
-    await get("b", 40)
-    await get("a", 40)
-    await get("c", 40)  # b goes
-    await get("a", 40)
-    assert (loads, cache.size_bytes) == (["a", "b", "c"], 80)
-    await get("b", 40)
-    assert loads[-1] == "b"
-    await get("huge", 1000)  # alone over the bound: it stays, all others go
-    assert cache.size_bytes == 1000
-    cache.close()
-
-
-async def test_what_was_unloaded_says_so_until_it_is_loaded_again() -> None:
-    cache = ModelCache(100)
-    release = threading.Event()
-
-    def load() -> Model:
-        release.wait(5)
-        return Model(30)
-
-    assert cache.residence("v") is Residence.ON_DISK
-    loading = asyncio.create_task(cache.get("v", load))
-    await asyncio.sleep(0)
-    assert cache.residence("v") is Residence.LOADING
-    release.set()
-    await loading
-    assert cache.residence("v") is Residence.LOADED
-    assert (cache.unload("v"), cache.size_bytes) == (30, 0)
-    assert cache.residence("v") is Residence.UNLOADED
-    assert cache.unload("v") == 0
-    await cache.get("v", load)
-    assert cache.residence("v") is Residence.LOADED
-    await cache.get("larger", lambda: Model(100))  # makes room for itself: nobody unloaded the first
-    assert cache.residence("v") is Residence.ON_DISK
-    cache.close()
-
-
-async def test_a_load_that_fails_is_tried_again() -> None:
-    cache = ModelCache(100)
-
-    def fail() -> Model:
-        raise ValueError("broken")
-
-    for _ in range(2):
-        with pytest.raises(ValueError, match="broken"):
-            await cache.get("v", fail)
-    assert (await cache.get("v", lambda: Model(1))).size_bytes == 1
-    cache.close()
-
-
 async def test_the_engine_runs_one_at_a_time_and_refuses_what_it_cannot_take() -> None:
     engine = Engine(max_waiting=3)
     running, most = 0, 0
@@ -339,6 +253,67 @@ async def test_the_engine_runs_one_at_a_time_and_refuses_what_it_cannot_take() -
     assert await asyncio.gather(*tasks[:2]) == [1, 1]
     assert await engine.run(lambda: 5) == 5
     engine.close()
+
+
+# Callers
+
+
+class Connection:
+    """What an ASGI server says of a request whose body was read."""
+
+    def __init__(self) -> None:
+        self.left = asyncio.Event()
+        self.asked = 0
+
+    async def receive(self) -> Any:
+        self.asked += 1
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+
+async def while_there(connection: Connection | None, work: Awaitable[int], patience_s: float = 0.01) -> int:
+    heard_from.set(connection.receive if connection is not None else None)
+    with WhileThere(patience_s):
+        return await work
+
+
+async def test_what_is_done_for_a_caller_ends_when_they_leave() -> None:
+    connection, has_ended = Connection(), asyncio.Event()
+
+    async def work() -> int:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            has_ended.set()
+        return 1
+
+    waiting = asyncio.create_task(while_there(connection, work()))
+    await asyncio.sleep(0.05)
+    connection.left.set()
+    with pytest.raises(Malformed) as caught:
+        await waiting
+    assert (caught.value.code, has_ended.is_set()) == ("caller_left", True)
+
+
+async def test_nobody_watches_a_caller_who_is_answered_soon() -> None:
+    connection = Connection()
+    connection.left.set()
+    assert await while_there(connection, asyncio.sleep(0, 5), patience_s=60) == 5
+    assert await while_there(None, asyncio.sleep(0.02, 5)) == 5
+    assert connection.asked == 0
+
+
+async def test_another_cancelling_is_not_taken_for_the_callers_leaving() -> None:
+    connection = Connection()
+    waiting = asyncio.create_task(while_there(connection, asyncio.sleep(60, 1)))
+    await asyncio.sleep(0.05)
+    assert connection.asked == 1
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await while_there(connection, asyncio.sleep(60, 1))
 
 
 # Problems
