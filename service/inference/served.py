@@ -15,8 +15,6 @@ from service.inference.statistics import VersionName
 
 #: A forward of a full batch that takes no longer runs on the event loop: a thread would cost as much.
 QUICK_S = 0.002
-#: A lone request, and a full batch.
-WARMED_ROWS = (1, MAX_ROWS)
 
 
 class Served:
@@ -63,11 +61,18 @@ def _timed(predictor: Predictor, rows: list[Row]) -> Computed[Tensor]:
 
 
 def warm(predictor: Predictor) -> None:
-    """What torch prepares once for each shape and number of threads, so that no request pays for it."""
+    """What torch prepares once for each shape and number of threads, so that no request pays for it. Of a
+    full batch it is left out where that takes so long that nobody would notice. What comes first is most
+    likely a lone row: it is the last thing that was done."""
     samples = predictor.golden_rows()
-    if samples:
-        for num_rows in WARMED_ROWS:
-            predictor.outputs(_repeated(samples, num_rows))
+    if not samples:
+        return
+    began = perf_counter()
+    predictor.outputs(samples[:1])
+    if perf_counter() - began < 10 * QUICK_S:
+        predictor.outputs(_repeated(samples, MAX_ROWS))
+    for _ in range(2):
+        predictor.outputs(samples[:1])
 
 
 def full_batch_s(predictor: Predictor) -> float:
