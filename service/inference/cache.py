@@ -112,7 +112,8 @@ class ModelCache(Generic[M]):
         self._unloaded.update(dict.fromkeys(named))
         while len(self._unloaded) > MAX_UNLOADED:
             self._unloaded.popitem(last=False)
-        return await _give_back([self._kept.pop(one) for one in named if one in self._kept])
+        gone = [self._kept.pop(one) for one in named if one in self._kept]
+        return await asyncio.to_thread(give_back, gone) if gone else 0
 
     def residence(self, version_id: str) -> Residence:
         if version_id in self._loading:
@@ -140,7 +141,7 @@ class ModelCache(Generic[M]):
             # First what may fail: a damaged version must not send others away.
             load, prepared_s = await self._timed(prepare)
             async with self._room(size_bytes):
-                await _give_back(self._evicted())
+                await _drop(self._evicted())
                 model, loaded_s = await self._timed(load)
         finally:
             del self._loading[version_id]
@@ -149,7 +150,7 @@ class ModelCache(Generic[M]):
         worth = (prepared_s + loaded_s) / max(1, model.size_bytes)
         gone = self._evicted(model.size_bytes)
         self._kept[version_id] = Kept(model, model.size_bytes, worth, self._inflation + worth)
-        await _give_back(gone)  # some only where it holds more than was said
+        await _drop(gone)  # some only where it holds more than was said
         return model
 
     @asynccontextmanager
@@ -184,9 +185,10 @@ class ModelCache(Generic[M]):
         return await asyncio.get_running_loop().run_in_executor(self._threads, timed)
 
 
-async def _give_back(gone: list[Kept[M]]) -> int:
-    """The last reference is a thread's to drop."""
-    return await asyncio.to_thread(give_back, gone) if gone else 0
+async def _drop(gone: list[Kept[M]]) -> None:
+    """In a thread, since unmapping takes time. What the allocator keeps of it the next load takes."""
+    if gone:
+        await asyncio.to_thread(gone.clear)
 
 
 def _timed(work: Callable[[], T], clock: Callable[[], float]) -> tuple[T, float]:

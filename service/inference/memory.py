@@ -12,8 +12,6 @@ def give_back(held: list[Any]) -> int:
     """Drops what is in the list, and has the allocator return what it keeps of it; by how many bytes the
     process shrank. Whatever else allocates meanwhile counts against that. Blocks: unmapping a gigabyte takes
     tens of milliseconds, so it is not for the event loop."""
-    if not held:
-        return 0
     before = resident_bytes()
     held.clear()
     if _trim is not None:

@@ -222,6 +222,7 @@ async def test_unloading_gives_the_memory_back_at_once_and_says_how_much() -> No
     size = 64 * 1024 * 1024
     cache: ModelCache[Filled] = ModelCache(2 * size)
     gone = weakref.ref(await cache.get("v", lambda: lambda: Filled(size), size))
+    await asyncio.sleep(0.2)  # the thread that loaded it lets go of it in its own time
     gc.disable()  # it must not take a collection
     try:
         returned_bytes = await cache.unload(["v"])
@@ -235,6 +236,7 @@ async def test_unloading_gives_the_memory_back_at_once_and_says_how_much() -> No
 async def test_whoever_computes_with_an_unloaded_model_keeps_it_until_they_are_done() -> None:
     cache: ModelCache[Model] = ModelCache(100)
     model = await cache.get("v", lambda: lambda: Model(10), 10)
+    await asyncio.sleep(0.2)  # as above
     gone = weakref.ref(model)
     await cache.unload(["v"])
     assert gone() is model
