@@ -5,9 +5,8 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 import torch
@@ -77,15 +76,15 @@ def test_the_version_before_stays_until_those_who_asked_it_have_their_answer(
     models = running.server.config.app.parts.models  # type: ignore[union-attr]  # the app as it was given
     (version_id,) = models._kept
     predictor = weakref.ref(models.peek(version_id).predictor)
-    begun, let_go, real = threading.Event(), threading.Event(), Predictor.outputs
+    begun, let_go, real = threading.Event(), threading.Event(), Predictor.answers
 
-    def held(self: Predictor, rows: list[Any]) -> torch.Tensor:
+    def held(self: Predictor, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
         if self is predictor():
             begun.set()
             assert let_go.wait(20)
-        return real(self, rows)
+        return real(self, inputs)
 
-    monkeypatch.setattr(Predictor, "outputs", held)
+    monkeypatch.setattr(Predictor, "answers", held)
     with ThreadPoolExecutor(2) as threads:
         before = threads.submit(ask, running, me)
         assert begun.wait(10)

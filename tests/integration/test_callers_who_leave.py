@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -37,10 +37,10 @@ class Gate:
         self.forwards: list[int] = []
         self.let_go = threading.Event()
 
-    def outputs(self, rows: list[Any]) -> torch.Tensor:
-        self.forwards.append(len(rows))
+    def answers(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        self.forwards.append(len(inputs[0]))
         assert self.let_go.wait(20)
-        return torch.full((len(rows), 3), 1 / 3)
+        return torch.full((len(inputs[0]), 3), 1 / 3)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def gate(me: Owner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     """One request's forward is under way, which nothing of the tests ends but `let_go`."""
     assert me.client.post("/v1/models/m/predict", json=ROWS).status_code == 200  # it is loaded
     gate = Gate()
-    monkeypatch.setattr(Predictor, "outputs", lambda _self, rows: gate.outputs(rows))
+    monkeypatch.setattr(Predictor, "answers", lambda _self, inputs: gate.answers(inputs))
     with ThreadPoolExecutor(1) as threads:
         first = threads.submit(me.client.post, "/v1/models/m/predict", json=ROWS)
         until(lambda: gate.forwards == [1])
