@@ -1,16 +1,24 @@
-"""A house with the digits, whose children and workers can be made to fail."""
+"""A house with the digits, whose children and workers can be made to fail; and services and workers in processes
+of their own."""
 
+import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from uuid import uuid4
 
+import psycopg
 import pytest
 
 from tests import house as homes
 from tests import injected
+from tests.servers import running_broker
+from tests.site import Site, running_site
 from workers import children
 from workers.house import House
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def preloaded() -> Iterator[None]:
     children.preload()
     with injected.children_run_through_here():
@@ -18,7 +26,7 @@ def preloaded() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def house(preloaded: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """One for a module: its jobs share the packed cache. Any number of losses is allowed."""
     folder = tmp_path_factory.mktemp("house")
     opened = homes.open_house(
@@ -31,3 +39,35 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 @pytest.fixture(scope="module")
 def manifest(house: House, tmp_path_factory: pytest.TempPathFactory) -> homes.Manifest:
     return homes.add_digits(house, tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """Short enough for a socket in it."""
+    with tempfile.TemporaryDirectory(prefix="modelyard-faults-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="module", params=["sqlite, a socket", "postgresql, a port"])
+def site(request: pytest.FixtureRequest, folder: Path) -> Iterator[Site]:
+    """One service and one worker that notice losses soon; on SQLite with a broker as the embedded one is, on
+    PostgreSQL with one as an operator gives it. `site.broker` may be killed."""
+    database, _, broker_is_on = request.param.partition(", ")
+    with ExitStack() as stack:
+        own = folder / database
+        broker = stack.enter_context(running_broker(own / "broker", is_embedded=broker_is_on == "a socket"))
+        url = f"sqlite:///{own / 'modelyard.db'}"
+        if database == "postgresql":
+            url = fresh_database(request.getfixturevalue("postgresql_url"))
+        running = stack.enter_context(running_site(own, url, broker.url))
+        running.broker = broker
+        running.service()
+        running.worker()
+        yield running
+
+
+def fresh_database(server_url: str) -> str:
+    name = f"faults_{uuid4().hex}"
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    return server_url.replace("/postgres?", f"/{name}?")

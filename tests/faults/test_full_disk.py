@@ -36,7 +36,11 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(params=["scratch", "storage"])
 def tight(
-    request: pytest.FixtureRequest, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    preloaded: None,
+    request: pytest.FixtureRequest,
+    small: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[House]:
     """One whose scratch, or whose storage, is on the small file system."""
     monkeypatch.setattr(storing, "PAUSE_S", 0.2)

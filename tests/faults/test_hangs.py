@@ -15,7 +15,7 @@ STALL_S = 5.0
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def house(preloaded: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("impatient")
     opened = homes.open_house(f"sqlite:///{folder / 'modelyard.db'}", folder / "home", stall_s=STALL_S)
     yield opened
