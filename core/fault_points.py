@@ -1,10 +1,10 @@
 """Named places where a test ends, holds or starves the process that comes by. Nothing happens at them unless
 `MODELYARD_FAULTS` names a folder.
 
-That is no setting of the product, and read here alone: the processes that train get no settings. A file of the
-folder that is called as a point says what happens there: `kill`, `stop` (SIGSTOP), `term`, `full` (the disk),
-`hang`, or `hold` (until the file `<point>.<pid>` is removed), and after a space at which passage of a process.
-It happens in one process, once: the file is taken away first.
+That is no setting of the product, and read here alone: the processes that train get no settings. A file of
+the folder that is called as a point says what happens there: `kill`, `stop` (SIGSTOP), `term`, `full` (the
+disk), `hang`, or `hold` (until the file `<point>.<pid>` is removed), and after a space at which passage of a
+process. It happens in one process, once: the file is taken away first.
 """
 
 import errno

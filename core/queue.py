@@ -11,8 +11,8 @@ from kombu.exceptions import OperationalError
 
 from core.settings import Settings
 
-#: So many hints wait for a pool at most: where nobody takes them, one more says nothing new. They don't expire
-#: by a time: that would be the sender's clock against the receiver's.
+#: So many hints wait for a pool at most: where nobody takes them, one more says nothing new. They don't
+#: expire by a time: that would be the sender's clock against the receiver's.
 MAX_HINTS = 256
 
 WAKE = "modelyard.wake"
@@ -43,7 +43,8 @@ def make_celery(settings: Settings) -> Celery:
             "global_keyprefix": "modelyard:",
             "socket_timeout": 5,
             "socket_connect_timeout": 5,
-            "health_check_interval": 25,
+            # Who waits for a message on a connection that no packet passes any more notices after twice this.
+            "health_check_interval": 15,
             "retry_on_timeout": False,
             # A wake-up that cannot be sent fails at once: whoever sends it tries again.
             "max_retries": 1,

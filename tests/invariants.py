@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 from sqlalchemy import select, text
 
@@ -53,7 +54,7 @@ def _wrong_way(job: Job) -> Iterator[str]:
         states.insert(0, JobState.QUEUED)
     if [state for state in states if state in TERMINAL] != [states[-1]] or states[-1] != job.state:
         yield f"{job.id} is {job.state} and went {' '.join(states)}"
-    for before, after in zip(states, states[1:], strict=False):
+    for before, after in pairwise(states):
         if after not in ARROWS[before]:
             yield f"{job.id} went from {before} to {after}"
 

@@ -82,6 +82,11 @@ class Process:
     def family(self) -> list[int]:
         return [self.pid, *descendants(self.pid)]
 
+    @property
+    def trainers(self) -> list[int]:
+        """The processes that train: forked by the fork server, each leads a group of its own."""
+        return [pid for pid in descendants(self.pid) if _is_trainer(pid)]
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Stopped with all that it has started, until the end of the block."""
@@ -282,6 +287,13 @@ def descendants(pid: int) -> list[int]:
 def is_running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _is_trainer(pid: int) -> bool:
+    try:
+        return os.getpgid(pid) == pid and "forkserver" in Path(f"/proc/{pid}/cmdline").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return False
 

@@ -1,8 +1,8 @@
 """Who copies SQLite's write-ahead log into the database.
 
-Before 3.51.3 a checkpoint that starts right after another has ended may miss that a commit meanwhile began the
-log anew, and later leave out pages: the database is corrupt (https://sqlite.org/wal.html#walresetbug). With
-such a library no connection does it on its own; one process does, and nobody commits while it does.
+Before 3.51.3 a checkpoint that starts right after another has ended may miss that a commit meanwhile began
+the log anew, and later leave out pages: the database is corrupt (https://sqlite.org/wal.html#walresetbug).
+With such a library no connection does it on its own; one process does, and nobody commits while it does.
 """
 
 import contextlib
@@ -58,7 +58,8 @@ class Checkpointer:
 
 
 def copy(path: Path) -> None:
-    """Copies what the log holds into the database, as far as no reader needs the old. Raises sqlite3.Error."""
+    """Copies what the log holds into the database, as far as no reader needs what was before. Raises
+    sqlite3.Error."""
     with _connected(path) as writer, _connected(path) as copier:
         writer.execute("BEGIN IMMEDIATE")  # from here nobody commits, so nobody begins the log anew
         try:

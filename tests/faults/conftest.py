@@ -1,5 +1,5 @@
-"""A house with the digits, whose children and workers can be made to fail; and services and workers in processes
-of their own."""
+"""A house with the digits, whose children and workers can be made to fail; and services and workers in
+processes of their own."""
 
 import tempfile
 from collections.abc import Iterator

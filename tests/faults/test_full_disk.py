@@ -68,7 +68,7 @@ def fill(small: Path) -> Path:
     return filler
 
 
-def test_room_that_comes_back_costs_an_event(tight: House, small: Path, tmp_path: Path) -> None:
+def test_enospc_with_room_that_comes_back_costs_an_event(tight: House, small: Path, tmp_path: Path) -> None:
     manifest = homes.add_digits(tight, tmp_path)
     unbroken = exactness.queue(tight, manifest, TRAINER)
     assert train_one(tight)
@@ -90,7 +90,7 @@ def test_room_that_comes_back_costs_an_event(tight: House, small: Path, tmp_path
     assert_nothing_left(tight, small)
 
 
-def test_no_room_three_times_in_a_row_fails_the_job_and_keeps_its_last_checkpoint(
+def test_enospc_three_times_in_a_row_fails_the_job_and_keeps_its_last_checkpoint(
     tight: House, small: Path, tmp_path: Path
 ) -> None:
     manifest = homes.add_digits(tight, tmp_path)
