@@ -25,6 +25,9 @@ from tests import house as homes
 from tests.servers import Broker, free_port
 from workers.house import House
 
+#: Ends in seconds; with a checkpoint every five steps there is one behind the twentieth.
+TRAINER: dict[str, Any] = {"epochs": 3, "checkpoint": {"every_steps": 5, "keep": 2}}
+
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 
 
@@ -38,8 +41,10 @@ class Process:
     wrapper: list[str] = field(default_factory=list)
     popen: "subprocess.Popen[bytes] | None" = None
     starts: int = 0
+    said_before: int = 0
 
     def start(self) -> None:
+        self.said_before = len(self.said()) if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.popen = subprocess.Popen(
                 [*self.wrapper, sys.executable, "-m", self.module],
@@ -158,7 +163,7 @@ class Site:
     def wait_for_worker(self, process: Process) -> None:
         """Until it is among the workers, and listens."""
         until(lambda: process.pid in self.known_workers(), f"worker {process.pid} is known", 60)
-        until(lambda: " ready." in process.said(), f"worker {process.pid} listens", 60)
+        until(lambda: " ready." in process.said()[process.said_before :], f"{process.pid} listens", 60)
 
     def known_workers(self) -> list[int]:
         with self.house.database.read() as session:
@@ -194,6 +199,7 @@ class Site:
     def plan(self, point: str, act: str) -> None:
         """`act` is what `core.fault_points` knows, at the next passage of any process."""
         assert point in POINTS
+        self.let_go(point)  # what came of an earlier plan is over
         written = self.faults / f".{point}"
         written.write_text(act)
         written.rename(self.faults / point)
@@ -205,7 +211,7 @@ class Site:
 
     def let_go(self, point: str) -> None:
         for held in self._taken(point):
-            held.unlink()
+            held.unlink(missing_ok=True)
 
     def is_planned(self, point: str) -> bool:
         """Whether nobody has come by yet."""

@@ -10,10 +10,10 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from tests import exactness, injected, invariants
 from tests import house as homes
-from tests import injected
 from tests.servers import running_broker
-from tests.site import Site, running_site
+from tests.site import TRAINER, Site, running_site, until
 from workers import children
 from workers.house import House
 
@@ -64,6 +64,25 @@ def site(request: pytest.FixtureRequest, folder: Path) -> Iterator[Site]:
         running.service()
         running.worker()
         yield running
+
+
+@pytest.fixture(scope="module")
+def unbroken(site: Site) -> exactness.Outcome:
+    """What a job of `TRAINER` must come to, whatever happens."""
+    job_id = site.submit(**TRAINER)
+    site.wait(job_id)
+    return exactness.outcome(site.house, job_id)
+
+
+@pytest.fixture
+def watched(site: Site) -> Iterator[None]:
+    """During the test; and all are there again after it."""
+    with invariants.fences_only_rise(site.house):
+        yield
+    site.revive()
+    for process in site.workers:
+        site.wait_for_worker(process)
+    until(site.is_ready, "the service is ready", 60)
 
 
 def fresh_database(server_url: str) -> str:

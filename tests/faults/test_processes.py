@@ -4,38 +4,17 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator
 
-import httpx2
 import pytest
 
 from tests import exactness, invariants
 from tests import house as homes
-from tests.site import Site, is_running, until
+from tests.site import TRAINER, Site, is_running, until
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
-
-#: Ends in seconds; with a checkpoint every five steps there is one behind the twentieth.
-TRAINER = {"epochs": 3, "checkpoint": {"every_steps": 5, "keep": 2}}
 HELD_AT = "hold 20"
 
 
-@pytest.fixture(scope="module")
-def unbroken(site: Site) -> exactness.Outcome:
-    job_id = site.submit(**TRAINER)
-    site.wait(job_id)
-    return exactness.outcome(site.house, job_id)
-
-
-@pytest.fixture(autouse=True)
-def watched(site: Site) -> Iterator[None]:
-    """And whole again after each test."""
-    with invariants.fences_only_rise(site.house):
-        yield
-    site.revive()
-    for process in site.workers:
-        site.wait_for_worker(process)
-    until(site.is_ready, "the service is ready", 60)
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300), pytest.mark.usefixtures("watched")]
 
 
 def test_worker_kill9_takes_its_child_along_and_the_job_goes_on_from_its_checkpoint(
@@ -45,9 +24,9 @@ def test_worker_kill9_takes_its_child_along_and_the_job_goes_on_from_its_checkpo
     job_id = site.submit(**TRAINER)
     site.wait_for("child.step")
     worker = site.workers[0]
-    family = worker.family
+    (child,) = worker.trainers
     worker.kill()
-    until(lambda: not any(map(is_running, family)), "the training died with its worker", 5)
+    until(lambda: not is_running(child), "the training died with its worker", 5)
     site.wait(job_id, revives=True)
     assert site.job(job_id).attempt == 2
     assert exactness.outcome(site.house, job_id) == unbroken
@@ -85,7 +64,7 @@ def test_zombie_writer_that_wakes_behind_its_lease_writes_nothing_and_is_a_worke
         before = site.job(job_id)
     try:
         until(lambda: zombie.pid in site.known_workers(), "it is a worker again")
-        until(lambda: len(zombie.family) < 4, "its child is gone")
+        until(lambda: not zombie.trainers, "its child is gone")
         after = site.job(job_id)
         assert (after.revision, after.event_seq, after.fence) == (before.revision, before.event_seq, 2)
         assert "attempt_fenced" in zombie.said()
@@ -170,69 +149,3 @@ def watch(site: Site, job_id: str, seen: list[str]) -> None:
                 seen.append(json.loads(line.removeprefix("data: "))["data"]["state"])
             if kind == "end":
                 return
-
-
-#: Where a process is killed, and who is there: every point that a job passes. `kill n` is at the n-th.
-KILLS = {
-    "child.step": "kill 18",
-    "child.saving": "kill 2",
-    "child.saved": "kill 2",
-    "child.verifying": "kill",
-    "worker.claimed": "kill",
-    "worker.stored": "kill 2",
-    "worker.committed": "kill 3",
-    "worker.registering": "kill",
-    "storage.written": "kill 3",
-    "storage.renamed": "kill 3",
-    "service.accepted": "kill",
-    "sweep.looked": "kill",
-    "sweep.waking": "kill",
-}
-
-
-@pytest.mark.parametrize("point", KILLS)
-def test_a_process_killed_at_any_point_loses_doubles_and_spoils_nothing(
-    site: Site, unbroken: exactness.Outcome, point: str
-) -> None:
-    site.plan(point, KILLS[point])
-    job_id = submit_until_accepted(site, f"{point}-{time.monotonic()}")
-    site.wait(job_id, within_s=120, revives=True)
-    assert not site.is_planned(point)
-    print(f"killed at {point}: ended in attempt {site.job(job_id).attempt}")
-    assert exactness.outcome(site.house, job_id) == unbroken
-    invariants.require(site.house, [job_id])
-
-
-def test_a_service_killed_before_it_commits_has_accepted_nothing(site: Site) -> None:
-    before = {job.id for job in homes.read_jobs(site.house)}
-    site.plan("service.accepting", "kill")
-    with pytest.raises(httpx2.TransportError):
-        site.submit()
-    assert {job.id for job in homes.read_jobs(site.house)} == before
-
-
-def test_a_sweep_killed_while_it_takes_a_lease_takes_it_once(site: Site, unbroken: exactness.Outcome) -> None:
-    site.plan("worker.stored", "kill 2")
-    site.plan("sweep.losing", "kill")
-    job_id = site.submit(**TRAINER)
-    site.wait(job_id, within_s=120, revives=True)
-    assert not site.is_planned("sweep.losing")
-    assert sum(one["reason"] == "worker lost" for one in site.job(job_id).transitions) == 1
-    assert exactness.outcome(site.house, job_id) == unbroken
-    invariants.require(site.house, [job_id])
-
-
-def submit_until_accepted(site: Site, key: str) -> str:
-    """As a client does that lost the answer: the same request once more."""
-    deadline = time.monotonic() + 60
-    while True:
-        assert time.monotonic() < deadline
-        try:
-            headers = {"Idempotency-Key": key}
-            reply = site.http.post("/v1/jobs", json=site.spec(**TRAINER), headers=headers)
-        except httpx2.TransportError:
-            site.revive()
-            time.sleep(0.2)
-            continue
-        assert reply.status_code == 202, reply.text
-        return str(reply.json()["id"])
