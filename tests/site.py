@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from sqlalchemy import select
+from sqlalchemy import select, update
+from sqlalchemy.exc import OperationalError
 
 import migrations
+from core.db.engines import open_database
 from core.db.models import Job, Worker
 from core.fault_points import POINTS
 from core.settings import Settings
@@ -164,6 +166,27 @@ class Site:
         """Until it is among the workers, and listens."""
         until(lambda: process.pid in self.known_workers(), f"worker {process.pid} is known", 60)
         until(lambda: " ready." in process.said()[process.said_before :], f"{process.pid} listens", 60)
+
+    @contextmanager
+    def paused_without_a_lock(self, process: Process) -> Iterator[None]:
+        """SQLite's lock is its holder's until it goes on: one that is stopped with it stops everybody."""
+        while True:
+            with process.paused():
+                if self._can_write():
+                    yield
+                    return
+
+    def _can_write(self) -> bool:
+        impatient = open_database(self.house.settings.resolved_database_url(), busy_timeout_s=0.5)
+        try:
+            with impatient.write() as session:
+                session.execute(update(Worker).values(beat=Worker.beat))
+                session.commit()
+        except OperationalError:
+            return False
+        finally:
+            impatient.close()
+        return True
 
     def known_workers(self) -> list[int]:
         with self.house.database.read() as session:
