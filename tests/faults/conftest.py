@@ -12,7 +12,8 @@ import pytest
 
 from tests import exactness, injected, invariants
 from tests import house as homes
-from tests.servers import running_broker
+from tests.proxy import Proxy
+from tests.servers import Postgres, running_broker
 from tests.site import TRAINER, Site, running_site, until
 from workers import children
 from workers.house import House
@@ -83,6 +84,50 @@ def watched(site: Site) -> Iterator[None]:
     for process in site.workers:
         site.wait_for_worker(process)
     until(site.is_ready, "the service is ready", 60)
+
+
+@pytest.fixture(scope="module")
+def postgres(folder: Path) -> Iterator[Postgres]:
+    """Of this module, which kills it."""
+    server = Postgres(folder)
+    yield server
+    server.server.cleanup()
+
+
+@pytest.fixture(scope="module")
+def proxy(postgres: Postgres) -> Iterator[Proxy]:
+    with Proxy(postgres.socket) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def pair(folder: Path, postgres: Postgres, proxy: Proxy) -> Iterator[Site]:
+    """Two services and three workers on one PostgreSQL, behind a proxy."""
+    name = postgres.create()
+    with (
+        running_broker(folder / "broker") as broker,
+        running_site(folder / "pair", postgres.url(name), broker.url, lease_s=8) as site,
+    ):
+        site.settings["database_url"] = postgres.url(name, proxy.port)
+        for _ in range(2):
+            site.service()
+        for _ in range(3):
+            site.worker()
+        yield site
+
+
+@pytest.fixture
+def lonely(folder: Path, tmp_path: Path) -> Iterator[Site]:
+    """One service and two workers on SQLite."""
+    name = tmp_path.name
+    with (
+        running_broker(folder / f"{name}-broker", is_embedded=True) as broker,
+        running_site(folder / name, f"sqlite:///{folder / name / 'modelyard.db'}", broker.url) as site,
+    ):
+        site.service()
+        for _ in range(2):
+            site.worker()
+        yield site
 
 
 def fresh_database(server_url: str) -> str:
