@@ -128,6 +128,8 @@ class Postgres:
         while any(_runs(one) for one in (pid, *serving)):
             assert time.monotonic() < deadline, "PostgreSQL was killed and still runs"
             time.sleep(0.02)
+        # Else one that nobody has reaped yet is taken for one that runs, and none is started.
+        (self.server.pgdata / "postmaster.pid").unlink()
 
     def start(self) -> None:
         self.server.ensure_postgres_running()

@@ -25,7 +25,7 @@ ROWS = {
 }
 
 
-def tests_on_disk() -> dict[str, set[str]]:
+def found_on_disk() -> dict[str, set[str]]:
     """`file::test` of each, by the fault that it is named after."""
     found: dict[str, set[str]] = {}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
@@ -47,4 +47,4 @@ def test_every_fault_of_the_table_has_its_number_and_was_run() -> None:
 
 
 def test_every_test_that_the_table_names_exists_and_every_one_that_exists_is_named() -> None:
-    assert {name: tests for name, (_, tests, _) in ROWS.items()} == tests_on_disk()
+    assert {name: tests for name, (_, tests, _) in ROWS.items()} == found_on_disk()
