@@ -125,11 +125,10 @@ def test_resume_exact_where_it_stood_ends_as_the_unbroken_one(
     assert exactness.outcome(house, job_id) == expected
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
 def test_resume_exact_of_10_steps_a_kill_and_10_steps_equals_20_to_the_bit(
-    house: House, manifest: Manifest, num_workers: int
+    house: House, manifest: Manifest
 ) -> None:
-    trainer = BY_STEPS["trainer"] | {"accumulate": 1, "max_steps": 20, "num_workers": num_workers}
+    trainer = BY_STEPS["trainer"] | {"accumulate": 1, "max_steps": 20}
     spec = BY_STEPS | {"trainer": trainer | {"checkpoint": {"every_steps": 10}}}
     job_ids = [exactness.queue(house, manifest, **spec) for _ in range(2)]
     assert train_one(house)
