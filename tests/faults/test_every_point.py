@@ -69,7 +69,7 @@ def test_a_service_killed_before_it_commits_has_accepted_nothing(site: Site) -> 
 def test_a_sweep_killed_while_it_takes_a_lease_takes_it_once(site: Site, unbroken: exactness.Outcome) -> None:
     site.plan("worker.stored", "kill 2")
     site.plan("sweep.losing", "kill")
-    job_id = site.submit(**TRAINER)
+    job_id = submit_until_accepted(site, f"losing-{time.monotonic()}")
     site.wait(job_id, within_s=120, revives=True)
     assert not site.is_planned("sweep.losing")
     assert sum(one["reason"] == "worker lost" for one in site.job(job_id).transitions) == 1
