@@ -1,6 +1,7 @@
 """The child, or the whole worker, killed in each stage of a job: one terminal state, once, and the weights of
 the unbroken run."""
 
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -88,6 +89,7 @@ def test_kill_between_rename_and_row_leaves_a_file_that_is_collected(
     invariants.collect(house)
     left = sorted(key for key in house.storage.list(f"jobs/{job_id}") if key.endswith(".pt"))
     assert left == sorted([kept.weights_key, kept.state_key])
+    shutil.rmtree(house.settings.scratch() / "jobs" / job_id)  # no attempt follows that would
 
 
 def test_kill_between_rename_and_row_of_a_version_leaves_a_file_that_is_collected(
