@@ -17,7 +17,8 @@ MIN_DEV := $(MIN_VENV)/dev.stamp
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-deep test-torch-min bench-train bench-serve bench-soak check reference fix
+.PHONY: help demo up test test-deep test-faults test-torch-min bench-train bench-serve bench-soak soak check \
+  reference fix
 
 help: ## say what each target does
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -29,13 +30,16 @@ up: $(SERVER) ## start the embedded stack in ~/.modelyard and stay; Ctrl-C stops
 	$(BIN)/python -m deploy.local
 
 test: $(DEV) ## run the whole suite but its long tests, at most 10 minutes on two cores
-	$(BIN)/pytest tests -m 'not deep' -n 2 --dist loadgroup
+	$(BIN)/pytest tests -m 'not deep and not faults' -n 2 --dist loadgroup
 
 test-deep: $(DEV) ## run the long tests
 	$(BIN)/pytest tests -m deep
 
+test-faults: $(DEV) ## kill, break and abuse what runs, half an hour at most; docs/reliability.md has the list
+	timeout --signal=INT 1800 $(BIN)/pytest tests -m faults -s
+
 test-torch-min: $(MIN_DEV) ## run what touches torch (unit and numerics) on the oldest torch that is taken, 2.11
-	$(MIN_VENV)/bin/pytest tests/unit tests/numerics -m 'not deep' -n 2 --dist loadgroup
+	$(MIN_VENV)/bin/pytest tests/unit tests/numerics -m 'not deep and not faults' -n 2 --dist loadgroup
 
 bench-train: $(BENCH) ## train the same through the service and as plain scripts, against bars; about half an hour
 	$(BIN)/python -m benchmarks.train
@@ -45,6 +49,9 @@ bench-serve: $(BENCH) ## one net behind the service and behind other Python serv
 
 bench-soak: $(BENCH) ## ten minutes of predictions while an alias flips and models load, fail and are evicted
 	$(BIN)/python -m benchmarks.serving.soak
+
+soak: $(DEV) ## 15 minutes of jobs and predictions while everything is killed at random; nothing may be lost
+	$(BIN)/python -m benchmarks.survival
 
 check: $(DEV) ## format, lint, types, import contracts; changes nothing
 	$(BIN)/ruff format --check

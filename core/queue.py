@@ -7,11 +7,13 @@ to do, so a lost hint is repeated by the sweep and one too many finds nothing to
 from urllib.parse import urlsplit
 
 from celery import Celery
+from kombu.exceptions import OperationalError
 
 from core.settings import Settings
 
-#: A hint nobody took for so long says nothing that the next sweep would not say again.
-HINT_EXPIRES_S = 30
+#: So many hints wait for a pool at most: where nobody takes them, one more says nothing new. They don't
+#: expire by a time: that would be the sender's clock against the receiver's.
+MAX_HINTS = 256
 
 WAKE = "modelyard.wake"
 
@@ -41,7 +43,8 @@ def make_celery(settings: Settings) -> Celery:
             "global_keyprefix": "modelyard:",
             "socket_timeout": 5,
             "socket_connect_timeout": 5,
-            "health_check_interval": 25,
+            # Who waits for a message on a connection that no packet passes any more notices after twice this.
+            "health_check_interval": 15,
             "retry_on_timeout": False,
             # A wake-up that cannot be sent fails at once: whoever sends it tries again.
             "max_retries": 1,
@@ -64,4 +67,10 @@ def kombu_url(url: str) -> str:
 def wake(app: Celery, pool: str) -> None:
     """Sends one hint to a pool. Blocks up to the socket timeout; raises kombu's OperationalError when
     the broker is away, which the caller answers by trying again at the next sweep."""
-    app.send_task(WAKE, queue=pool, expires=HINT_EXPIRES_S, ignore_result=True)
+    with app.producer_or_acquire() as producer:
+        connection = producer.connection
+        try:
+            if producer.channel.client.llen(pool) < MAX_HINTS:
+                app.send_task(WAKE, queue=pool, ignore_result=True, producer=producer)
+        except (*connection.recoverable_connection_errors, *connection.recoverable_channel_errors) as error:
+            raise OperationalError(str(error)) from error

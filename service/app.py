@@ -1,6 +1,6 @@
 """The app: all wiring on one screen."""
 
-from asyncio import create_task, gather
+from asyncio import create_task, gather, to_thread
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,6 +9,7 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 
+from core.db.wal import open_checkpointer
 from core.settings import Settings
 from service.api import (
     aliases,
@@ -108,7 +109,10 @@ def create_app(settings: Settings) -> Edge:
 async def _running(parts: Parts) -> AsyncIterator[None]:
     settings = parts.settings
     alone()  # the event loop's own forwards
+    checkpointer = open_checkpointer(settings.resolved_database_url())
     try:
+        if checkpointer is not None:
+            checkpointer.start()
         settings.scratch().mkdir(parents=True, exist_ok=True)
         key_file = await first_admin_key(settings, parts.database)
         if key_file is not None:
@@ -125,4 +129,6 @@ async def _running(parts: Parts) -> AsyncIterator[None]:
                 task.cancel()
             await gather(*running, return_exceptions=True)
     finally:
+        if checkpointer is not None:
+            await to_thread(checkpointer.close)
         await parts.close()

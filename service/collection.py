@@ -1,5 +1,5 @@
 """What becomes of what nobody needs any more: uploads and parts (their rows, then their bytes), exports of
-collected weights."""
+collected weights. Files without a row are `service.orphans`'."""
 
 import asyncio
 
@@ -11,6 +11,7 @@ from core.db.statements import batch_predictions, checkpoints, uploads
 from core.export import stored
 from core.storage import Storage
 from core.storage.keys import batch_folder
+from service.orphans import Orphans
 
 #: Looked at, or collected, at once.
 MAX_COLLECTED = 100
@@ -18,10 +19,11 @@ MAX_COLLECTED = 100
 log = structlog.stdlib.get_logger()
 
 
-async def collect(database: AsyncDatabase, storage: Storage) -> None:
+async def collect(database: AsyncDatabase, storage: Storage, orphans: Orphans) -> None:
     await collect_expired(database, storage)
     await collect_parts(database, storage)
     await collect_exports(database, storage)
+    await orphans.collect()
 
 
 async def collect_exports(database: AsyncDatabase, storage: Storage) -> None:

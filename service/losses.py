@@ -8,6 +8,7 @@ import msgspec
 from core.db.engines import AsyncDatabase
 from core.db.models import Dataset
 from core.db.statements import batch_predictions, jobs, leases
+from core.fault_points import reach
 from core.settings import Settings
 from modelyard.specs import JobErrorCode, JobState, Problem, Wanted
 
@@ -28,6 +29,7 @@ async def lose_job(
             backoff_s=settings.retry_backoff_s,
         )
         session.add(event)
+        reach("sweep.losing")
         await session.commit()
 
 

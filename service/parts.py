@@ -35,6 +35,7 @@ from service.keyring import Keyring
 from service.metrics.stored import Counts
 from service.metrics.traffic import Traffic
 from service.open_inference.room import Room
+from service.orphans import Orphans
 from service.revisions import Revisions, open_near
 from service.shared_buckets import SharedBuckets
 from service.sweep import Sweeper
@@ -139,7 +140,7 @@ def open_parts(settings: Settings) -> Parts:
             database,
             settings,
             partial(queue.wake, queue.make_celery(settings)),
-            collect=partial(collect, database, storage),
+            collect=partial(collect, database, storage, Orphans(database, storage)),
         ),
         names=Names(database, changes),
         models=ModelCache(settings.model_cache_bytes),

@@ -13,6 +13,7 @@ from core import ids
 from core.db.models import Dataset, Job, Worker, utc_now
 from core.db.statements import checkpoints, datasets, jobs, workers
 from core.errors import Conflict, ModelyardError
+from core.fault_points import reach
 from core.faults import suggestion
 from core.nets.plan import Checked, refusal
 from core.uploads import uploads_of
@@ -122,10 +123,12 @@ async def submit(parts: Parts, owner: str, submission: Submission, once: Once) -
         session.add(first)
         headers = {"Location": f"/v1/jobs/{job.id}"}
         once.remember(session, HTTPStatus.ACCEPTED, reply, headers)
+        reach("service.accepting")
         try:
             await session.commit()
         except IntegrityError as error:
             raise in_flight() from error
+    reach("service.accepted")
     parts.sweeper.poke(pool)
     return Response(reply, status_code=HTTPStatus.ACCEPTED, headers=headers)
 

@@ -19,6 +19,7 @@ import structlog
 from core.db.engines import AsyncDatabase
 from core.db.models import Worker, utc_now
 from core.db.statements import batch_predictions, keys, leases, workers
+from core.fault_points import reach
 from core.settings import Settings
 from service import losses, preemption
 from service.spool import remove_abandoned
@@ -100,6 +101,7 @@ class Sweeper:
             batches = (await session.execute(batch_predictions.running_leases())).all()
             known = list(await session.scalars(workers.list_workers()))
             unwanted = list(await session.scalars(leases.unwanted_jobs()))
+        reach("sweep.looked")
         seen: dict[tuple[str, str], tuple[int, int]] = {}
         seen |= {("job", row.id): (row.fence, row.beat) for row in jobs}
         seen |= {("dataset", row.id): (row.fence, row.beat) for row in datasets}
@@ -154,6 +156,7 @@ class Sweeper:
         return True
 
     async def _wake(self, pool: str) -> bool:
+        reach("sweep.waking")
         try:
             await asyncio.get_running_loop().run_in_executor(self._sender, self._send, pool)
         except (

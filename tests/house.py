@@ -52,7 +52,7 @@ def add_digits(house: House, folder: Path) -> Manifest:
     images = (digits.images * 255 / 16).astype("uint8")
     table = pa.table(
         {
-            "image": pa.array([_png(image) for image in images], pa.binary()),
+            "image": pa.array([png(image) for image in images], pa.binary()),
             "label": pa.array(digits.target.astype("int64")),
             "file": [f"{row}.png" for row in range(len(images))],
         }
@@ -221,7 +221,7 @@ def _store(house: House, folder: Path, name: str, table: pa.Table, manifest: Man
     return manifest
 
 
-def _png(image: Any) -> bytes:
+def png(image: Any) -> bytes:
     out = io.BytesIO()
     Image.fromarray(image).save(out, "PNG")
     return out.getvalue()

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,17 +173,29 @@ def kill_after(_home: Path, original: Callable[..., Any], *args: Any, **keywords
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def kill_once_committed(_home: Path, _original: Callable[..., Any], *_args: Any, **_keywords: Any) -> None:
+    """As soon as a checkpoint has its row."""
+    _LINKS[-1].wait_for_commit(1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def kill_worker(home: Path, _original: Callable[..., Any], *_args: Any, **_keywords: Any) -> None:
     os.kill(int(_worker_of(home).read_text()), signal.SIGKILL)
     time.sleep(60)  # it dies before, since its worker is gone
 
 
-def kill_half_written(_home: Path, original: Callable[..., Any], *args: Any, **keywords: Any) -> None:
+def kill_partly_written(
+    eighths: int, _home: Path, original: Callable[..., Any], *args: Any, **keywords: Any
+) -> None:
     """Of what writes the file that it is given second."""
     original(*args, **keywords)
     path: Path = args[1]
-    os.truncate(path, path.stat().st_size // 2)
+    os.truncate(path, path.stat().st_size * eighths // 8)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+for _eighths in range(8):
+    globals()[f"kill_{_eighths}_eighths_written"] = partial(kill_partly_written, _eighths)
 
 
 def hang(_home: Path, _original: Callable[..., Any], *_args: Any, **_keywords: Any) -> None:

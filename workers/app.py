@@ -31,10 +31,14 @@ def create_worker(settings: Settings) -> Celery:
     def on_init(sender: Any, **_: Any) -> None:
         refuse_other_pools(sender.pool_cls)
         configure_logs(settings)
-        house = House(settings)
-        if settings.pool != "data":
-            children.preload(settings.plugins)
-        house.open()
+        try:
+            house = House(settings)
+            if settings.pool != "data":
+                children.preload(settings.plugins)
+            house.open()
+        except Exception as error:  # Celery would log it, and take wake-ups that nobody can follow
+            log.exception("worker_cannot_start")
+            raise SystemExit(f"the worker cannot start: {error}") from error
         opened.append(house)
         log.info("worker_ready", pool=settings.pool, slots=settings.slots, worker=house.worker_id)
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from core.data.manifest import Manifest
 from core.data.targets import resolve_targets
+from core.fault_points import reach
 from core.nets import artifacts, plugins, products
 from core.nets.readout import readout_of
 from core.nets.transforms import Pipeline
@@ -80,6 +81,7 @@ class Attempt:
         chosen = self.link.wait_for_register()
         if chosen is None:
             raise Interrupted
+        reach("child.verifying")
         verified = registration.verify(chosen, self.spec, running.training, running.data, self.scratch)
         trained_s = running.cursor.seconds
         doubted = suspects.write(verified, chosen, running.training, running.data, trained_s, self.scratch)

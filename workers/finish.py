@@ -10,11 +10,12 @@ from typing import Any
 import msgspec
 import structlog
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, make_transient
 
 from core import ids
 from core.db.models import Checkpoint, Dataset, Job, Version, utc_now
 from core.db.statements import checkpoints, datasets, jobs, models
+from core.fault_points import reach
 from core.storage.keys import suspects_key
 from modelyard.specs import JobError, JobErrorCode, JobState
 from workers.house import House
@@ -51,11 +52,14 @@ def checkpoint_row(ledger: Ledger, saved: Saved) -> Checkpoint:
 
 def commit_checkpoint(house: House, ledger: Ledger, row: Checkpoint) -> Wish:
     """Its files are in storage: now the row, then what is no longer needed goes. Returns what is wished."""
+    reach("worker.stored")
     try:
         wish, unneeded = ledger.patiently(lambda: _write_checkpoint(ledger, row))
     except Fenced:
-        _delete(house, [row.weights_key, row.state_key])
+        if not _is_committed(house, Checkpoint, row.id):
+            _delete(house, [row.weights_key, row.state_key])
         raise
+    reach("worker.committed")
     _delete(house, unneeded)
     return wish
 
@@ -67,6 +71,9 @@ def _write_checkpoint(ledger: Ledger, row: Checkpoint) -> tuple[Wish, list[str]]
     value = row.metrics.get(policy["monitor"]) if MEASURED in row.metrics else None
     with ledger.transaction(losses=0) as turn:
         session, job = turn.session, ledger.lock(turn.session)
+        if session.get(Checkpoint, row.id) is not None:  # a try before this one came through after all
+            return turn.wish, _collected(session, ledger.job_id)
+        make_transient(row)  # nor does it count as written because a try before this one had got so far
         row.is_best = is_better(value, job.best["value"] if job.best else None, policy["mode"])
         if row.is_best:
             session.execute(checkpoints.forget_best(ledger.job_id))
@@ -76,6 +83,18 @@ def _write_checkpoint(ledger: Ledger, row: Checkpoint) -> tuple[Wish, list[str]]
         session.add(jobs.add_event(job, "checkpoint", data, row.created_at))
         session.flush()
         return turn.wish, _collect(session, ledger.job_id, policy["keep"])
+
+
+def _collected(session: Session, job_id: str) -> list[str]:
+    """Keys of what has been collected; most of their files are gone already."""
+    kept = {key for keys in session.execute(checkpoints.kept_files_of(job_id)) for key in keys}
+    return [key for keys in session.execute(checkpoints.files_of(job_id)) for key in keys if key not in kept]
+
+
+def _is_committed(house: House, kind: type[Checkpoint | Version], row_id: str) -> bool:
+    """A commit may have reached a database that could not say so."""
+    with house.database.read() as session:
+        return session.get(kind, row_id) is not None
 
 
 def is_better(value: float | None, best: float | None, mode: str) -> bool:
@@ -126,11 +145,13 @@ def register(house: House, ledger: Ledger, verified: Verified) -> None:
     if verified.suspects is not None:
         adopted.append(suspects_key(ledger.job_id, ledger.fence))
         house.storage.adopt(adopted[-1], Path(verified.suspects.path))
+    reach("worker.registering")
     try:
         _register_in_turn(lambda: _register(ledger, verified, version_id, manifest_key), ledger)
     except (Fenced, IntegrityError):
-        _delete(house, adopted)
-        raise
+        if not _is_committed(house, Version, version_id):
+            _delete(house, adopted)
+            raise
 
 
 def _register_in_turn(write: Callable[[], None], ledger: Ledger) -> None:

@@ -6,10 +6,12 @@ import os
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from importlib import metadata
 
 import structlog
+from sqlalchemy.exc import OperationalError
 
 from core import ids
 from core.db.engines import Database, open_database
@@ -19,6 +21,9 @@ from core.settings import Settings
 from core.storage import Storage, open_storage
 
 log = structlog.get_logger()
+
+#: Between two tries to reach a database that is away.
+RETRY_S = 1.0
 
 
 class House:
@@ -37,22 +42,31 @@ class House:
         self._closed = threading.Event()
 
     def open(self) -> None:
-        """Writes the row by which the sweep knows how many slots there are, and keeps it beating."""
-        with self.database.write() as session:
-            session.add(
-                Worker(
-                    id=self.worker_id,
-                    host=self.host,
-                    pid=os.getpid(),
-                    pool=self.settings.pool,
-                    devices=devices(self.settings.pool),
-                    slots=self.settings.slots,
-                    torch=metadata.version("torch"),
-                    started_at=utc_now(),
-                )
-            )
-            session.commit()
+        """Writes the row by which the sweep knows how many slots there are, and keeps it beating. Waits for a
+        database that is away."""
+        row = self._row()
+        while True:
+            try:
+                with self.database.write() as session:
+                    session.merge(row)  # a try before may have come through
+                    session.commit()
+                break
+            except OperationalError as error:
+                log.warning("database_away", reason=str(error.orig), hint="the worker starts once it answers")
+                time.sleep(RETRY_S)
         threading.Thread(target=self._beat, name="worker-beat", daemon=True).start()
+
+    def _row(self) -> Worker:
+        return Worker(
+            id=self.worker_id,
+            host=self.host,
+            pid=os.getpid(),
+            pool=self.settings.pool,
+            devices=devices(self.settings.pool),
+            slots=self.settings.slots,
+            torch=metadata.version("torch"),
+            started_at=utc_now(),
+        )
 
     def close(self) -> None:
         self._closed.set()
@@ -85,7 +99,9 @@ class House:
         while not self._closed.wait(self.settings.beat_s):
             try:
                 with self.database.write() as session:
-                    session.execute(workers.beat_worker(self.worker_id, len(self._held)))
+                    beaten = session.execute(workers.beat_worker(self.worker_id, len(self._held)))
+                    if beaten.one_or_none() is None:  # it was still for so long that the sweep removed it
+                        session.add(self._row())
                     session.commit()
             except Exception:  # the database is away: the jobs' own beats decide what is lost
                 log.exception("worker_beat_failed")

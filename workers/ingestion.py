@@ -15,6 +15,7 @@ from core.data.manifest import Manifest
 from core.db.models import Dataset, utc_now
 from core.db.statements import datasets
 from core.errors import Invalid, Unavailable
+from core.fault_points import reach
 from modelyard.specs import Problem, ProblemError
 from workers.fetching import fetch
 from workers.finish import clear_earlier, clear_scratch
@@ -74,6 +75,7 @@ def _commit(house: House, dataset: Dataset, out: Path) -> None:
     keys = [f"{prefix}/{name}" for name in ("data.arrow", "manifest.json")]
     for key in keys:
         house.storage.adopt(key, out / Path(key).name)
+    reach("ingest.stored")
     try:
         _end(house, dataset, state="ready", manifest=msgspec.to_builtins(checked))
     except Fenced:  # deleted meanwhile, or another's: nobody will look for these files

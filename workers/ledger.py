@@ -70,6 +70,8 @@ class Ledger:
         self._events: list[tuple[str, dict[str, Any], datetime]] = []
         self._rows: dict[tuple[str, int], dict[str, Any]] = {}
         self.has_news = False
+        #: Whether the last try may have been committed by a database that could not say so.
+        self._is_unsure = False
         #: Why there is nothing left to train.
         self.ended = ""
 
@@ -134,6 +136,7 @@ class Ledger:
                 if time.monotonic() > give_up_at:
                     raise
                 log.warning("database_away", job=self.job_id, reason=str(error.orig))
+                self._is_unsure = True
                 time.sleep(RETRY_S)
 
     @contextlib.contextmanager
@@ -145,7 +148,7 @@ class Ledger:
             session.commit()
         self._events, self._rows = [], {}
         self._resolved = None
-        self.has_news = False
+        self.has_news = self._is_unsure = False
 
     def _flush(self) -> Wish:
         with self.transaction() as turn:
@@ -162,11 +165,16 @@ class Ledger:
             raise Fenced(self.job_id)
         if self._rows:
             session.execute(upsert_metrics(session, list(self._rows.values())))
-        if self._events:
+        if self._events and not (self._is_unsure and self._is_told(session)):
             job = self.lock(session)
             for kind, data, at in self._events:
                 session.add(jobs.add_event(job, kind, data, at))
         return Wish(*row)
+
+    def _is_told(self, session: Session) -> bool:
+        """Whether the first of the events that have gathered is there: then all of them are."""
+        kind, _, at = self._events[0]
+        return any(event.at == at for event in session.scalars(jobs.events_of_type(self.job_id, kind)))
 
     def lock(self, session: Session) -> Job:
         """The job's row, held. Raises Fenced."""

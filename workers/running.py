@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from core.fault_points import reach
 from core.nets import artifacts
 from core.nets.freezing import begin_epoch
 from modelyard.specs import JobSpec
@@ -68,6 +69,7 @@ class Running:
             for report in self._steps():
                 match report:
                     case Stepped() as step:
+                        reach("child.step")
                         if cursor.step == self.first_step + 1:
                             stages_ms["first_step"] = round((time.monotonic() - born) * 1000, 1)
                             steps = total_steps(self.training)

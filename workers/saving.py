@@ -13,6 +13,7 @@ from typing import Any
 from msgspec import Struct
 from torch import Tensor
 
+from core.fault_points import reach
 from core.nets import artifacts
 from core.storage.durable import is_full
 from workers.beside import alone
@@ -86,6 +87,7 @@ class Saver:
 
     def _store(self, snapshot: Snapshot) -> None:
         for tried in range(1, TRIES + 1):
+            reach("child.saving")
             try:
                 saved = self._write(snapshot)
             except StorageFull as full:
@@ -93,6 +95,7 @@ class Saver:
                 if tried == TRIES or self._link.wait_for_stop(PAUSE_S):
                     raise
             else:
+                reach("child.saved")
                 self._link.send(saved)
                 return
 

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 from core.data.pruning import prune
 from core.db.models import BatchPrediction, Dataset, Job, utc_now
 from core.db.statements import batch_predictions, jobs, leases
+from core.fault_points import reach
 from modelyard.specs import BatchState, JobState
 from workers.house import House
 from workers.ingestion import ingest
@@ -34,6 +35,7 @@ def train_one(house: House) -> bool:
             if job is None:
                 return False
             slots = held.enter_context(house.busy(job.devices))
+        reach("worker.claimed")
         supervise(house, job, slots)
         prune(house.settings.packed_cache(), house.settings.packed_cache_bytes)
     return True

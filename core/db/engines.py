@@ -12,6 +12,8 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
+from core.db.wal import is_alone_needed
+
 BUSY_TIMEOUT_S = 30
 POOL_SIZE = 10
 
@@ -91,6 +93,11 @@ def _prepare(engine: Engine, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")  # an answered 202 survives a power cut
         cursor.execute("PRAGMA foreign_keys=ON")
+        if is_alone_needed():
+            cursor.execute("PRAGMA wal_autocheckpoint=0")
+            cursor.execute(
+                "PRAGMA journal_size_limit=0"
+            )  # a log begun anew is cut: its size says what is new
         cursor.execute(f"PRAGMA busy_timeout={round(busy_timeout_s * 1000)}")
         cursor.close()
 

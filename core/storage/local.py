@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from core.fault_points import reach
 from core.storage.durable import fsync_file, fsync_folder
 from core.storage.keys import path_below
 
@@ -19,6 +20,7 @@ class LocalStorage:
         target = path_below(self.root, key)
         target.parent.mkdir(parents=True, exist_ok=True)
         fsync_file(path)
+        reach("storage.written")
         try:
             os.replace(path, target)
         except OSError as error:
@@ -27,6 +29,7 @@ class LocalStorage:
             # A rename stays within a file system; scratch on another costs one copy.
             os.replace(_copied_beside(target, path), target)
             path.unlink()
+        reach("storage.renamed")
         self._fsync_folders(target.parent)
 
     def fetch(self, key: str) -> Path:

@@ -42,7 +42,7 @@ def fragile(
 
 
 @pytest.mark.timeout(180)
-def test_job_whose_worker_is_killed_goes_on_from_its_checkpoint_in_attempt_2(
+def test_worker_kill9_in_the_stack_goes_on_from_the_checkpoint_in_attempt_2(
     fragile: tuple[RunningStack, Client],
 ) -> None:
     stack, client = fragile
@@ -60,7 +60,7 @@ def test_job_whose_worker_is_killed_goes_on_from_its_checkpoint_in_attempt_2(
 
 
 @pytest.mark.timeout(180)
-def test_job_whose_training_process_is_killed_is_tried_again_at_once(
+def test_child_kill9_in_the_stack_is_tried_again_at_once(
     fragile: tuple[RunningStack, Client],
 ) -> None:
     stack, client = fragile
@@ -75,7 +75,9 @@ def test_job_whose_training_process_is_killed_is_tried_again_at_once(
 
 
 @pytest.mark.timeout(180)
-def test_broker_that_is_killed_comes_back_and_jobs_run_on(fragile: tuple[RunningStack, Client]) -> None:
+def test_redis_kill9_mid_job_in_the_stack_comes_back_and_jobs_run_on(
+    fragile: tuple[RunningStack, Client],
+) -> None:
     stack, client = fragile
     running = client.jobs.submit(spec(EPOCHS))
     first_checkpoint(running)
@@ -93,7 +95,7 @@ def test_broker_that_is_killed_comes_back_and_jobs_run_on(fragile: tuple[Running
 
 
 @pytest.mark.timeout(240)
-def test_stack_stopped_while_training_ends_well_and_goes_on_when_it_is_up_again(
+def test_sigterm_drain_of_the_stack_ends_well_and_it_goes_on_when_it_is_up_again(
     tmp_path: Path, digits_zip: Path
 ) -> None:
     home = tmp_path / "home"

@@ -1,6 +1,7 @@
 """The child, or the whole worker, killed in each stage of a job: one terminal state, once, and the weights of
 the unbroken run."""
 
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 from core.data.manifest import Manifest
 from core.db.models import utc_now
 from core.db.statements import leases
-from tests import exactness, injected
+from service import steering
+from tests import exactness, injected, invariants
 from tests import house as homes
 from workers.house import House
 from workers.tasks import train_one
@@ -57,15 +59,50 @@ def test_a_child_killed_in_any_stage_costs_the_job_nothing_but_an_attempt(
     assert_ended_once(house, job_id, unbroken)
 
 
-def test_a_child_killed_in_the_middle_of_a_file_leaves_the_checkpoint_before(
-    house: House, manifest: Manifest, unbroken: exactness.Outcome
+@pytest.mark.parametrize("call", [3, 4], ids=["weights", "state"])
+@pytest.mark.parametrize(
+    "eighths", [0, 4, 7, *(pytest.param(n, marks=pytest.mark.deep) for n in (1, 2, 3, 5, 6))]
+)
+def test_kill_mid_write_at_every_byte_range_leaves_the_checkpoint_before(
+    house: House, manifest: Manifest, unbroken: exactness.Outcome, eighths: int, call: int
 ) -> None:
     job_id = exactness.queue(house, manifest, TRAINER)
-    injected.inject(house, "core.nets.artifacts:save", "kill_half_written", call=3)
+    injected.inject(house, "core.nets.artifacts:save", f"kill_{eighths}_eighths_written", call=call)
     assert train_one(house)
     assert [row.step for row in homes.read_checkpoints(house, job_id)] == [5]
     assert train_one(house)
     assert_ended_once(house, job_id, unbroken)
+
+
+def test_kill_between_rename_and_row_leaves_a_file_that_is_collected(
+    house: House, manifest: Manifest, unbroken: exactness.Outcome
+) -> None:
+    """Also where no attempt follows that could: its job was ended meanwhile."""
+    job_id = exactness.queue(house, manifest, TRAINER)
+    injected.inject(house, "workers.finish:_write_checkpoint", "kill", call=2)
+    assert injected.work_in_process(house) == -9
+    (kept,) = homes.read_checkpoints(house, job_id)
+    lose(house, job_id)
+    homes.ask(house, job_id, steering.cancel)
+    left = sorted(key for key in house.storage.list(f"jobs/{job_id}") if key.endswith(".pt"))
+    assert len(left) == 4
+    invariants.collect(house)
+    left = sorted(key for key in house.storage.list(f"jobs/{job_id}") if key.endswith(".pt"))
+    assert left == sorted([kept.weights_key, kept.state_key])
+    shutil.rmtree(house.settings.scratch() / "jobs" / job_id)  # no attempt follows that would
+
+
+def test_kill_between_rename_and_row_of_a_version_leaves_a_file_that_is_collected(
+    house: House, manifest: Manifest, unbroken: exactness.Outcome
+) -> None:
+    job_id = exactness.queue(house, manifest, TRAINER)
+    injected.inject(house, "workers.finish:_register", "kill")
+    assert injected.work_in_process(house) == -9
+    lose(house, job_id)
+    assert train_one(house)
+    assert_ended_once(house, job_id, unbroken)
+    assert len(invariants.without_a_row(house)) >= 1
+    invariants.require(house, [job_id])
 
 
 def cases() -> Iterator[Any]:

@@ -36,7 +36,11 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(params=["scratch", "storage"])
 def tight(
-    request: pytest.FixtureRequest, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    preloaded: None,
+    request: pytest.FixtureRequest,
+    small: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[House]:
     """One whose scratch, or whose storage, is on the small file system."""
     monkeypatch.setattr(storing, "PAUSE_S", 0.2)
@@ -64,7 +68,7 @@ def fill(small: Path) -> Path:
     return filler
 
 
-def test_room_that_comes_back_costs_an_event(tight: House, small: Path, tmp_path: Path) -> None:
+def test_enospc_with_room_that_comes_back_costs_an_event(tight: House, small: Path, tmp_path: Path) -> None:
     manifest = homes.add_digits(tight, tmp_path)
     unbroken = exactness.queue(tight, manifest, TRAINER)
     assert train_one(tight)
@@ -86,7 +90,7 @@ def test_room_that_comes_back_costs_an_event(tight: House, small: Path, tmp_path
     assert_nothing_left(tight, small)
 
 
-def test_no_room_three_times_in_a_row_fails_the_job_and_keeps_its_last_checkpoint(
+def test_enospc_three_times_in_a_row_fails_the_job_and_keeps_its_last_checkpoint(
     tight: House, small: Path, tmp_path: Path
 ) -> None:
     manifest = homes.add_digits(tight, tmp_path)

@@ -15,7 +15,7 @@ STALL_S = 5.0
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def house(preloaded: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("impatient")
     opened = homes.open_house(f"sqlite:///{folder / 'modelyard.db'}", folder / "home", stall_s=STALL_S)
     yield opened
@@ -23,7 +23,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 
 @pytest.mark.parametrize("place", ["workers.trainer:update", "workers.attempt:Attempt.open_data"])
-def test_a_training_that_hangs_fails_as_stalled_and_says_where_it_stood(
+def test_hung_step_fails_as_stalled_and_says_where_it_stood(
     house: House, manifest: Manifest, place: str
 ) -> None:
     job_id = exactness.queue(house, manifest, {"epochs": 4})

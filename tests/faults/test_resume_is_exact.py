@@ -80,7 +80,7 @@ Unbroken = Callable[[str], exactness.Outcome]
 
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("spec", SPECS)
-def test_a_training_killed_at_a_random_step_ends_as_the_unbroken_one(
+def test_resume_exact_killed_at_a_random_step_ends_as_the_unbroken_one(
     house: House, manifest: Manifest, unbroken: Unbroken, spec: str, point: int
 ) -> None:
     expected = unbroken(spec)
@@ -97,7 +97,7 @@ def test_a_training_killed_at_a_random_step_ends_as_the_unbroken_one(
 
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("wanted", ["pause", "drain"])
-def test_a_training_that_left_a_checkpoint_where_it_stood_ends_as_the_unbroken_one(
+def test_resume_exact_where_it_stood_ends_as_the_unbroken_one(
     house: House, manifest: Manifest, unbroken: Unbroken, spec: str, wanted: str
 ) -> None:
     expected = unbroken(spec)
@@ -123,3 +123,19 @@ def test_a_training_that_left_a_checkpoint_where_it_stood_ends_as_the_unbroken_o
         assert (job.state, job.transitions[-1]["reason"]) == ("queued", "drained")
     assert train_one(house)
     assert exactness.outcome(house, job_id) == expected
+
+
+def test_resume_exact_of_10_steps_a_kill_and_10_steps_equals_20_to_the_bit(
+    house: House, manifest: Manifest
+) -> None:
+    trainer = BY_STEPS["trainer"] | {"accumulate": 1, "max_steps": 20}
+    spec = BY_STEPS | {"trainer": trainer | {"checkpoint": {"every_steps": 10}}}
+    job_ids = [exactness.queue(house, manifest, **spec) for _ in range(2)]
+    assert train_one(house)
+    injected.inject(house, "workers.trainer:update", "kill_once_committed", call=12)
+    assert train_one(house)
+    assert [row.step for row in homes.read_checkpoints(house, job_ids[1])] == [10]
+    assert train_one(house)
+    assert homes.read_job(house, job_ids[1]).attempt == 2
+    whole, broken = (exactness.outcome(house, job_id) for job_id in job_ids)
+    assert broken == whole

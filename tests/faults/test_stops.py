@@ -109,7 +109,7 @@ def test_a_job_that_is_resumed_before_it_had_paused_goes_back_to_the_queue(
 
 @pytest.mark.parametrize("wanted", ["pause", "cancel"])
 @pytest.mark.parametrize("delay_ms", [0, 5, 20, 60, 200])
-def test_a_stop_that_races_with_the_end_gives_one_end(
+def test_cancel_race_complete_and_pause_give_one_end(
     house: House, manifest: Manifest, wanted: str, delay_ms: int
 ) -> None:
     job_id = exactness.queue(house, manifest, {"epochs": 2})

@@ -86,7 +86,7 @@ def test_of_many_workers_that_claim_at_once_each_job_goes_to_one(database: Datab
     assert sorted(claimed) == sorted((job_id, 1, 1) for job_id in queued)
 
 
-def test_five_wake_ups_for_one_job_are_one_claim(database: Database) -> None:
+def test_dup_message_five_wake_ups_for_one_job_are_one_claim(database: Database) -> None:
     (job_id,) = queue(database, {})
     claimed = [job for job in at_once(lambda: claim(database)) if job is not None]
     assert [job.id for job in claimed] == [job_id]
@@ -350,7 +350,7 @@ def test_a_transition_survives_the_database(database: Database) -> None:
     assert row.queued_at == AT + timedelta(hours=1)
 
 
-def test_of_a_cancel_and_a_success_at_once_exactly_one_happens(database: Database) -> None:
+def test_cancel_race_complete_of_both_at_once_exactly_one_happens(database: Database) -> None:
     ends = [JobState.CANCELLED, JobState.SUCCEEDED] * (THREADS // 2)
     for _ in range(5):
         (job_id,) = queue_more(database)

@@ -461,6 +461,21 @@ def test_a_wake_up_reaches_the_queue_of_its_pool_on_a_real_broker(broker_url: st
         client.close()
 
 
+def test_wake_ups_that_nobody_takes_are_so_many_at_most(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "MAX_HINTS", 3)
+    app = queue.make_celery(Settings(broker_url=broker_url))
+    client = redis.Redis.from_url(broker_url)
+    try:
+        for _ in range(5):
+            queue.wake(app, "cpu")
+        assert client.llen("modelyard:cpu") == 3
+    finally:
+        client.flushall()
+        client.close()
+
+
 def test_a_wake_up_to_a_broker_that_refuses_fails_at_once() -> None:
     app = queue.make_celery(Settings(broker_url="redis://127.0.0.1:1/0"))
     started = time.monotonic()

@@ -14,7 +14,7 @@ import torch
 from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
-from core.db.models import Job
+from core.db.models import Checkpoint, Job
 from tests import house as homes
 from workers import children
 from workers.children import Child
@@ -148,7 +148,7 @@ def test_only_the_newest_and_the_best_checkpoints_are_kept(house: House, manifes
     assert sorted(files) == sorted(key for row in kept for key in (row.weights_key, row.state_key))
 
 
-def test_a_killed_child_is_tried_again_and_ends_with_the_weights_of_an_unbroken_run(
+def test_child_kill9_is_tried_again_and_ends_with_the_weights_of_an_unbroken_run(
     house: House, manifest: homes.Manifest
 ) -> None:
     unbroken = homes.add_job(house, manifest, epochs=60)
@@ -169,7 +169,7 @@ def test_a_killed_child_is_tried_again_and_ends_with_the_weights_of_an_unbroken_
     assert steps == [14 * epoch for epoch in range(1, 61)]
 
 
-def test_three_deaths_without_a_checkpoint_between_fail_the_job(
+def test_child_kill9_three_times_without_a_checkpoint_between_fails_the_job(
     house: House, manifest: homes.Manifest
 ) -> None:
     job_id = homes.add_job(house, manifest, epochs=LONG, checkpoint={"every_epochs": LONG})
@@ -185,7 +185,9 @@ def test_three_deaths_without_a_checkpoint_between_fail_the_job(
     assert not train_one(house)
 
 
-def test_a_cancelled_job_stops_and_keeps_its_last_checkpoint(house: House, manifest: homes.Manifest) -> None:
+def test_cancel_running_stops_within_5_s_and_keeps_the_last_checkpoint(
+    house: House, manifest: homes.Manifest
+) -> None:
     job_id = homes.add_job(house, manifest, epochs=LONG)
     thread = train_in_thread(house)
     wait_for(lambda: len(homes.read_checkpoints(house, job_id)) > 0)
@@ -200,7 +202,7 @@ def test_a_cancelled_job_stops_and_keeps_its_last_checkpoint(house: House, manif
     assert not multiprocessing.active_children()
 
 
-def test_a_draining_worker_gives_the_job_back_and_another_ends_it_the_same(
+def test_sigterm_drain_gives_the_job_back_and_another_ends_it_the_same(
     house: House, manifest: homes.Manifest, database_url: str
 ) -> None:
     unbroken = homes.add_job(house, manifest, epochs=60)
@@ -219,7 +221,7 @@ def test_a_draining_worker_gives_the_job_back_and_another_ends_it_the_same(
     assert final_weights(house, drained) == final_weights(house, unbroken)
 
 
-def test_an_attempt_whose_job_was_taken_over_writes_nothing_more(
+def test_zombie_writer_whose_job_was_taken_over_writes_nothing_more(
     house: House, manifest: homes.Manifest
 ) -> None:
     job_id = homes.add_job(house, manifest, epochs=LONG, checkpoint={"every_epochs": LONG})
@@ -235,7 +237,7 @@ def test_an_attempt_whose_job_was_taken_over_writes_nothing_more(
     assert (after.state, after.revision, after.beat) == ("running", taken.revision, taken.beat)
 
 
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+def test_bitflip_in_the_newest_checkpoint_is_found_told_and_passed_over_for_the_one_before(
     house: House, manifest: homes.Manifest
 ) -> None:
     unbroken = homes.add_job(house, manifest, epochs=60)
@@ -257,6 +259,8 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
         event.data["message"] for event in homes.read_events(house, job_id) if event.type == "warning"
     ]
     assert any(newest.id in message and "damaged" in message for message in warnings)
+    with house.database.read() as session:
+        assert session.get_one(Checkpoint, newest.id).state == "corrupt"
 
 
 def test_a_loss_that_is_no_number_fails_the_job_and_says_where(
