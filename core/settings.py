@@ -73,6 +73,9 @@ class Settings(BaseSettings):
     )
 
     max_upload_bytes: int = Field(default=20 * 1024 * MIB, gt=0, description="largest dataset upload")
+    max_owner_bytes: int = Field(
+        default=200 * 1024 * MIB, gt=0, description="bytes of uploads and datasets that one owner may keep"
+    )
     min_free_bytes: int = Field(
         default=512 * MIB, ge=0, description="uploads stop while the disk has less free"
     )

@@ -21,6 +21,7 @@ log = structlog.stdlib.get_logger()
 
 async def collect(database: AsyncDatabase, storage: Storage, orphans: Orphans) -> None:
     await collect_expired(database, storage)
+    await collect_strays(database, storage)
     await collect_parts(database, storage)
     await collect_exports(database, storage)
     await orphans.collect()
@@ -69,6 +70,20 @@ async def remove_upload(
     return True
 
 
+async def collect_strays(database: AsyncDatabase, storage: Storage) -> None:
+    """Bytes of uploads without a row: a service died while it removed them, or a piece came in meanwhile. A
+    row is written before the first of its bytes, so that none of them is only early."""
+    stored_ids = sorted({key.split("/")[1] for key in await asyncio.to_thread(_keys, storage, "uploads")})
+    for start in range(0, len(stored_ids), MAX_COLLECTED):
+        some = stored_ids[start : start + MAX_COLLECTED]
+        async with database.read() as session:
+            known = set(await session.scalars(uploads.ids_among(some)))
+        for upload_id in some:
+            if upload_id not in known:
+                await asyncio.to_thread(_delete_all, storage, f"uploads/{upload_id}")
+                log.info("stray_upload_collected", upload=upload_id)
+
+
 async def collect_parts(database: AsyncDatabase, storage: Storage) -> None:
     """Of batch predictions that have ended: whatever lies in storage beside their two files, whoever left it
     there. Two services that do it at once do no harm."""
@@ -84,6 +99,10 @@ async def collect_parts(database: AsyncDatabase, storage: Storage) -> None:
 
 def _results_of(row: BatchPrediction) -> frozenset[str]:
     return frozenset(file["key"] for file in (row.results or {}).values())
+
+
+def _keys(storage: Storage, prefix: str) -> list[str]:
+    return list(storage.list(prefix))
 
 
 def _delete_all(storage: Storage, prefix: str, kept: frozenset[str] = frozenset()) -> None:

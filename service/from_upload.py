@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ from service import resumable
 from service.idempotency import Once
 from service.parts import Parts
 from service.spool import Spooled, require_free, spool_folder
+from service.storage_quota import require_quota
 from service.uploads import Upload, accept
 
 #: A spec has no room for more components that name one.
@@ -43,8 +45,10 @@ async def accept_upload(parts: Parts, owner: str, asked: DatasetUpload, once: On
     if (wrong := wrong_upload(row, asked.upload)) is not None or row is None:
         one = ProblemError("/upload", "unknown_upload", f"{wrong}.")
         raise Invalid(f"{wrong}.", code="unknown_upload", errors=[one])
-    spooled = Spooled(await asyncio.to_thread(_copied, parts, row), row.length, str(row.sha256))
-    return await accept(parts, owner, Upload(asked.name, asked.format, {}, row.filename), spooled, once)
+    await require_quota(parts, owner)  # the upload itself is counted already
+    spooled = Spooled(await asyncio.to_thread(_twin, parts, row), row.length, str(row.sha256))
+    upload = Upload(asked.name, asked.format, asked.options, row.filename)
+    return await accept(parts, owner, upload, spooled, once)
 
 
 def names_upload(body: bytes) -> bool:
@@ -118,14 +122,20 @@ def wrong_upload(row: Row | None, upload_id: str) -> str | None:
     return None
 
 
-def _copied(parts: Parts, row: Row) -> Path:
-    """A dataset has bytes of its own: neither goes with the other."""
+def _twin(parts: Parts, row: Row) -> Path:
+    """A dataset has a file of its own: neither goes with the other. What is stored never changes, so that on
+    one file system a second name for the same bytes is enough."""
     folder = spool_folder(parts.settings.scratch())
     folder.mkdir(parents=True, exist_ok=True)
-    require_free(folder, parts.settings.min_free_bytes + row.length)
     path = folder / f"{uuid4().hex}.part"
+    stored = parts.storage.fetch(upload_key(row.id))
+    with contextlib.suppress(OSError):  # another file system, or one without links
+        path.hardlink_to(stored)
+        os.utime(path)  # what is old in that folder was abandoned
+        return path
+    require_free(folder, parts.settings.min_free_bytes + row.length)
     try:
-        shutil.copyfile(parts.storage.fetch(upload_key(row.id)), path)
+        shutil.copyfile(stored, path)
     except BaseException:
         path.unlink(missing_ok=True)
         raise

@@ -34,6 +34,7 @@ from service.inference.statistics import Statistics, name_of
 from service.keyring import Keyring
 from service.metrics.stored import Counts
 from service.metrics.traffic import Traffic
+from service.once import OnceEach
 from service.open_inference.room import Room
 from service.orphans import Orphans
 from service.revisions import Revisions, open_near
@@ -69,6 +70,7 @@ class Parts:
     counts: Counts
     infer_room: Room
     exporter: Exporter
+    joins: OnceEach[str]
     stopping: asyncio.Event
 
     async def served(self, found: Found) -> Served:
@@ -154,6 +156,7 @@ def open_parts(settings: Settings) -> Parts:
         counts=Counts(database),
         infer_room=Room(),
         exporter=Exporter(settings, storage),
+        joins=OnceEach(),
         stopping=asyncio.Event(),
     )
 

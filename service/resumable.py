@@ -7,7 +7,7 @@ has come.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from core import ids
 from core.db.models import Upload, UploadPiece, utc_now
 from core.db.statements import uploads
-from core.errors import Conflict, Malformed, NotFound, TooLarge
+from core.errors import Conflict, NotFound, TooLarge
 from core.storage import Storage
 from core.uploads import upload_key
 from modelyard import specs
@@ -25,6 +25,7 @@ from service.collection import remove_upload
 from service.parts import Parts
 from service.quotas import require_upload_place
 from service.spool import PIECE_BYTES, Spooled, require_free, spool, spool_folder
+from service.storage_quota import require_quota
 
 #: From the last piece that came; a job that has not ended keeps what it reads beyond it.
 KEPT = timedelta(hours=24)
@@ -35,6 +36,7 @@ async def create(parts: Parts, owner: str, asked: specs.UploadRequest) -> Upload
     if asked.length > limit:
         raise TooLarge(f"An upload has at most {limit} bytes; {asked.length} were announced.")
     await asyncio.to_thread(_require_room, parts, asked.length)
+    await require_quota(parts, owner, asked.length)
     now = utc_now()
     row = Upload(
         id=ids.upload_id(),
@@ -71,15 +73,14 @@ async def receive(parts: Parts, row: Upload, offset: int, chunks: AsyncIterable[
     then Malformed is raised. Raises Conflict with the true offset where the upload stands elsewhere."""
     if offset != row.offset:
         raise _elsewhere(row.id, row.offset, offset)
-    coming = _Coming(chunks)
-    spooled = await spool(coming, parts.settings)
+    spooled = await spool(chunks, parts.settings, keeps_broken=True)
     try:
         if spooled.size_bytes:
             offset = await _add(parts, row, offset, spooled)
     finally:
         spooled.path.unlink(missing_ok=True)
-    if coming.broken is not None:
-        raise coming.broken
+    if spooled.broken is not None:
+        raise spooled.broken
     if offset == row.length:
         await complete(parts, row)
     return offset
@@ -87,9 +88,13 @@ async def receive(parts: Parts, row: Upload, offset: int, chunks: AsyncIterable[
 
 async def complete(parts: Parts, row: Upload) -> str:
     """Puts the pieces of a full upload together, if nobody has; its SHA-256. May be repeated, also where
-    a service died half-way."""
+    a service died half-way. Who asks while it is under way waits for it: two would take twice the disk."""
     if row.sha256 is not None:
         return row.sha256
+    return await parts.joins.run(row.id, lambda: _complete(parts, row))
+
+
+async def _complete(parts: Parts, row: Upload) -> str:
     async with parts.database.read() as session:
         pieces = list(await session.scalars(uploads.pieces_of(row.id)))
     try:
@@ -138,21 +143,6 @@ async def _add(parts: Parts, row: Upload, offset: int, spooled: Spooled) -> int:
         now = await find(parts, row.owner, row.id)
         raise _elsewhere(row.id, now.offset, offset)
     return to
-
-
-class _Coming:
-    """The body's chunks, which end where the connection does; `broken` then says how."""
-
-    def __init__(self, chunks: AsyncIterable[bytes]) -> None:
-        self._chunks = chunks
-        self.broken: Malformed | None = None
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in self._chunks:
-                yield chunk
-        except Malformed as error:
-            self.broken = error
 
 
 def _join(parts: Parts, row: Upload, keys: list[str]) -> str:

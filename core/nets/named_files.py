@@ -16,6 +16,7 @@ from core.nets.build import build_net
 from core.nets.components import architectures
 from core.nets.meta import QuickMeta
 from core.nets.pretrained import WeightsMismatch, differences, read_state, strangeness
+from core.nets.safetensors_file import is_safetensors
 from core.uploads import uploads_in
 from modelyard.specs import ProblemError
 
@@ -71,7 +72,7 @@ def _weights_fault(component: Component, upload_id: str, path: Path) -> str | No
     kind = component["type"]
     assert kind in architectures.NAMES, "only architectures take weights"
     is_zip = zipfile.is_zipfile(path)
-    if not is_zip and path.stat().st_size > MAX_UNMAPPED_BYTES:
+    if not is_zip and not is_safetensors(path) and path.stat().st_size > MAX_UNMAPPED_BYTES:
         return None
     with QuickMeta(), torch.device("meta"):
         module = build_net(component)

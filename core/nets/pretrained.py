@@ -6,6 +6,7 @@ weights. All else must fit to the name and the shape.
 
 import pickle
 import socket
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from core.nets import artifacts
 from core.nets.components import architectures
 from core.nets.components.layers import GRAPH, PARALLEL, RESIDUAL, SEQUENTIAL
 from core.nets.modules.graph import key_of
+from core.nets.safetensors_file import BadTensors, is_safetensors, read_tensors
 
 Component = dict[str, Any]
 
@@ -120,18 +122,20 @@ def strangeness(module: nn.Module, state: Mapping[str, Tensor]) -> str | None:
 
 
 def read_state(path: Path, upload_id: str, *, is_mapped: bool = False) -> dict[str, Tensor]:
-    """The `state_dict` in an upload. Raises WeightsMismatch; MemoryError or OSError where that is the
-    machine's fault. With `is_mapped` no number is read before it is looked at."""
+    """The `state_dict` in an upload, torch's or safetensors'. Raises WeightsMismatch; MemoryError or OSError
+    where that is the machine's fault. With `is_mapped` no number is read before it is looked at."""
     try:
-        state = artifacts.load(path, is_mapped=is_mapped)
+        state = read_tensors(path) if is_safetensors(path) else artifacts.load(path, is_mapped=is_mapped)
     except (OSError, MemoryError):
         raise
+    except BadTensors as error:
+        raise WeightsMismatch(f"the upload {upload_id} {error}") from error
     except Exception as error:  # bytes that are none of torch's make its reader stumble over anything
         if _OUT_OF_MEMORY in str(error):
             raise MemoryError(str(error)) from error
         raise WeightsMismatch(
             f"the upload {upload_id} is no state_dict that torch.load(weights_only=True) reads: save "
-            "it with torch.save(model.state_dict(), …)"
+            "it with torch.save(model.state_dict(), …), or as safetensors"
         ) from error
     if not isinstance(state, dict) or not all(_is_named(*item) for item in state.items()):
         raise WeightsMismatch(
@@ -150,7 +154,8 @@ def _state_of(component: Component, files: Mapping[str, Path], cache: Path) -> d
         raise WeightsMismatch(
             f"the upload {weights['upload']} with the weights of {kind} is gone: upload it again"
         )
-    return read_state(path, weights["upload"])
+    # Names and shapes are compared before a number is read, where the format allows it.
+    return read_state(path, weights["upload"], is_mapped=zipfile.is_zipfile(path))
 
 
 def _is_named(name: object, value: object) -> bool:

@@ -1,5 +1,7 @@
 """`modelyard datasets`: upload, look at and delete what is trained on."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -17,8 +19,8 @@ from rich.progress import (
 
 from modelyard.cli.files import write_whole
 from modelyard.cli.session import AsJson, Count, Session, Shared
-from modelyard.errors import InvalidArgument
-from modelyard.specs import Dataset, DatasetState
+from modelyard.errors import InvalidArgument, ModelyardError
+from modelyard.specs import Dataset, DatasetState, Upload
 
 app = App(name="datasets", help="Upload, look at and delete what is trained on.")
 
@@ -30,19 +32,21 @@ def push(
     *,
     format: str = "auto",
     wait: bool = True,
+    resume: str | None = None,
     as_json: AsJson = False,
     session: Shared,
 ) -> None:
-    """Upload a file, or a folder, as a new version of a dataset.
+    """Upload a file, or a folder, as a new version of a dataset. Large ones go in pieces.
 
     Args:
         name: the dataset's name
         file: an archive, a table, an .npz, or a folder, which is zipped first
         format: auto, image_folder, image_csv, table, arrays, idx or text
         wait: return when the rows can be trained on, and fail where they cannot be read
+        resume: the id of an upload of the same file that was interrupted
     """
     with session.client() as client:
-        with upload_bar() as bar:
+        with upload_bar() as bar, told_how_to_resume(session) as on_begin:
             task = bar.add_task(f"uploading {name}", total=None)
             dataset = client.datasets.push(
                 name,
@@ -50,6 +54,8 @@ def push(
                 format=format,
                 wait=False,
                 on_progress=lambda sent, total: bar.update(task, completed=sent, total=total),
+                on_begin=on_begin,
+                resume=resume,
             )
         if wait and dataset.state is DatasetState.PROCESSING:
             session.remark(f"{name}@{dataset.version} is uploaded; reading its rows")
@@ -209,6 +215,18 @@ def _show(session: Session, dataset: Dataset, as_json: bool) -> None:
 def _short(value: object) -> object:
     """Pixels fill screens; say that they are there."""
     return "[…]" if isinstance(value, list) and value and isinstance(value[0], list) else value
+
+
+@contextmanager
+def told_how_to_resume(session: Session) -> Iterator[Callable[[Upload], None]]:
+    """What an upload that was begun is given to; where the block fails its id is told."""
+    begun: list[Upload] = []
+    try:
+        yield begun.append
+    except (ModelyardError, OSError, KeyboardInterrupt):
+        for upload in begun:
+            session.remark(f"what has come is kept for a day; go on with --resume {upload.id}")
+        raise
 
 
 def upload_bar() -> Progress:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cyclopts import App
 
-from modelyard.cli.datasets import upload_bar
+from modelyard.cli.datasets import told_how_to_resume, upload_bar
 from modelyard.cli.session import AsJson, Session, Shared
 from modelyard.specs import Upload
 
@@ -19,14 +19,14 @@ def create(file: Path, *, resume: str | None = None, as_json: AsJson = False, se
         file: weights, an archive, a table, or a folder, which is zipped first
         resume: the id of an upload of the same file that was interrupted
     """
-    with session.client() as client, upload_bar() as bar:
+    with session.client() as client, upload_bar() as bar, told_how_to_resume(session) as on_begin:
         task = bar.add_task(f"uploading {file.name}", total=None)
 
         def progress(sent: int, total: int | None) -> None:
             bar.update(task, completed=sent, total=total)
 
         if resume is None:
-            upload = client.uploads.create(file, on_progress=progress)
+            upload = client.uploads.create(file, on_progress=progress, on_begin=on_begin)
         else:
             upload = client.uploads.resume(resume, file, on_progress=progress)
     _show(session, upload, as_json)

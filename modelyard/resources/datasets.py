@@ -6,13 +6,19 @@ from urllib.parse import quote
 
 import msgspec
 
-from modelyard.errors import DatasetFailed
+from modelyard import specs
+from modelyard.errors import ApiError, DatasetFailed, TransportError
+from modelyard.resources import pieces
+from modelyard.resources.pieces import OnBegin
 from modelyard.resources.uploads import OnProgress, Source, Upload, open_upload
-from modelyard.specs import Dataset, DatasetSource, DatasetState, Samples, TorchvisionSource
+from modelyard.specs import Dataset, DatasetSource, DatasetState, DatasetUpload, Samples, TorchvisionSource
 from modelyard.transport import calls
 from modelyard.transport.calls import path
 from modelyard.transport.resource import R, Resource, operation, streaming
 from modelyard.transport.story import Call, InThread, Story, Stream
+
+#: From here on a file goes in pieces: what a broken connection costs is then worth a few requests more.
+IN_PIECES_BYTES = 64 * 1024 * 1024
 
 
 class Datasets(Resource[R]):
@@ -27,26 +33,26 @@ class Datasets(Resource[R]):
         options: dict[str, Any] | None = None,
         wait: bool = True,
         on_progress: OnProgress | None = None,
+        on_begin: OnBegin | None = None,
+        resume: str | None = None,
     ) -> Story[Dataset]:
         """Upload a new version of `name`; the same bytes again give the version that is there.
 
-        A file is streamed from disk; a folder is zipped to a temporary file first. With `wait`, returns
-        when the rows can be trained on. Raises DatasetFailed where they cannot be read; OSError.
+        A file is streamed from disk; a folder is zipped to a temporary file first. From 64 MiB on it goes in
+        pieces, and a broken connection is taken up again where it broke; `on_begin` is then told the upload,
+        and `resume` is the id of one that was interrupted. With `wait`, returns when the rows can be trained
+        on. Raises DatasetFailed where they cannot be read; OSError.
         """
         upload: Upload = yield InThread(lambda: open_upload(source, on_progress))
         try:
-            params = {"format": format}
-            if options is not None:
-                params["options"] = msgspec.json.encode(options).decode()
-            call = Call(
-                method="PUT",
-                path=path("/v1/datasets/{}", name),
-                params=params,
-                headers=_headers(upload),
-                content=upload,
-                is_repeatable=True,
-            )
-            dataset = yield from self._fetch(call, Dataset)
+            if resume is not None or (upload.size_bytes or 0) >= IN_PIECES_BYTES:
+                sent = yield from self._sent(upload, on_progress, on_begin, resume)
+                asked = DatasetUpload(name, sent.id, format, options or {})
+                call = calls.send_json("POST", "/v1/datasets", asked, is_repeatable=True)
+                dataset = yield from self._fetch(call, Dataset)
+                yield from self._forget(sent)
+            else:
+                dataset = yield from self._fetch(_put(name, upload, format, options), Dataset)
         finally:
             upload.close()
         if wait:
@@ -116,6 +122,21 @@ class Datasets(Resource[R]):
         """Gives the bytes back. Raises Conflict while a job or a model's version needs them."""
         yield from self._send(calls.delete(path("/v1/datasets/{}/versions/{}", name, version)))
 
+    def _sent(
+        self, file: Upload, on_progress: OnProgress | None, on_begin: OnBegin | None, resume: str | None
+    ) -> Story[specs.Upload]:
+        retries = self._runner.max_retries
+        if resume is not None:
+            return (yield from pieces.go_on(resume, file, on_progress, retries))
+        return (yield from pieces.begin(file, on_progress, on_begin, retries))
+
+    def _forget(self, sent: specs.Upload) -> Story[None]:
+        """The dataset has a file of its own, and what is not deleted expires."""
+        try:
+            yield from self._send(calls.delete(path("/v1/uploads/{}", sent.id)))
+        except (ApiError, TransportError):
+            return
+
     def _get(self, name: str, version: int | None, wait_s: float | None) -> Story[Dataset]:
         if version is None:
             target = path("/v1/datasets/{}", name)
@@ -131,6 +152,20 @@ class Datasets(Resource[R]):
         if dataset.state is DatasetState.FAILED:
             raise DatasetFailed(dataset)
         return dataset
+
+
+def _put(name: str, upload: Upload, format: str, options: dict[str, Any] | None) -> Call:
+    params = {"format": format}
+    if options is not None:
+        params["options"] = msgspec.json.encode(options).decode()
+    return Call(
+        method="PUT",
+        path=path("/v1/datasets/{}", name),
+        params=params,
+        headers=_headers(upload),
+        content=upload,
+        is_repeatable=True,
+    )
 
 
 def _headers(upload: Upload) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """A resumable upload: bytes that come in pieces, for a dataset or for weights."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from modelyard.specs.common import Name
 
@@ -33,3 +33,4 @@ class DatasetUpload(Struct, forbid_unknown_fields=True, frozen=True):
     name: Name
     upload: UploadId
     format: str = "auto"
+    options: dict[str, Any] = field(default_factory=dict)

@@ -31,6 +31,7 @@ from service.idempotency import Once
 from service.parts import Wired
 from service.schema import body
 from service.spool import spool
+from service.storage_quota import require_quota, within_quota
 from service.uploads import Upload, accept, delete_versions
 from service.views import dataset_view
 
@@ -72,11 +73,12 @@ class Datasets(Controller):
         format and options are the same."""
         label = filename or _disposition_filename(request.headers.get("content-disposition", ""))
         upload = _upload(name, kind, options, label)
-        limit = parts.settings.max_upload_bytes
+        owner, limit = request.user.owner, parts.settings.max_upload_bytes
+        said = request.headers.get("content-length", "0")
+        announced = min(int(said), limit) if said.isdigit() else 0  # beyond the limit reading refuses it
+        left = await require_quota(parts, owner, announced)
         came = chunks(request, limit=limit, timeout_s=parts.settings.chunk_timeout_s)
-        announced = request.headers.get("content-length", "0")
-        spooled = await spool(came, parts.settings, announced=int(announced) if announced.isdigit() else 0)
-        owner = request.user.owner
+        spooled = await spool(within_quota(parts, came, left), parts.settings, announced=announced)
         return await accept(parts, owner, upload, spooled, Once(owner, "", None, ""))
 
     @post(
@@ -112,8 +114,9 @@ class Datasets(Controller):
         texts = {key: value for key, value in form.items() if isinstance(value, str)}
         name, kind, options = texts.get("name", ""), texts.get("format", "auto"), texts.get("options", "{}")
         upload = _upload(name, kind, options, file.filename)
-        spooled = await spool(_pieces(file), parts.settings)
         owner = request.user.owner
+        left = await require_quota(parts, owner)
+        spooled = await spool(within_quota(parts, _pieces(file), left), parts.settings)
         meant = msgspec.json.encode([name, kind, options, spooled.sha256])
         once = Once.of(owner, "POST /v1/datasets", idempotency_key, meant)
         return await accept(parts, owner, upload, spooled, once)

@@ -1,58 +1,24 @@
 """`python -m service` as it is run: starts, refuses, stops."""
 
-import json
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx2
 
 import migrations
 from core.db.engines import open_database
-from tests.running_service import NO_BROKER, Owner, run_service
-
-
-@contextmanager
-def _process(home: Path, **environment: str) -> Iterator["subprocess.Popen[str]"]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "service"],
-        env={
-            **os.environ,
-            "MODELYARD_HOME": str(home),
-            "MODELYARD_PORT": "0",
-            "MODELYARD_BROKER_URL": NO_BROKER,
-            **environment,
-        },
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def _lines_until(process: "subprocess.Popen[str]", event: str) -> dict[str, Any]:
-    assert process.stderr is not None
-    for line in process.stderr:
-        said = json.loads(line)
-        if said["event"] == event:
-            return dict(said)
-    raise AssertionError(f"the service ended without saying {event}")
+from tests.running_service import Owner, run_service
+from tests.service_process import line_of, service_process
 
 
 def test_it_says_where_it_listens_and_stops_at_sigterm_with_a_stream_open(tmp_path: Path) -> None:
     migrations.upgrade(f"sqlite:///{tmp_path / 'modelyard.db'}")
-    with _process(tmp_path) as process:
-        url = _lines_until(process, "listening")["url"]
+    with service_process(tmp_path) as process:
+        url = line_of(process, "listening")["url"]
         key = (tmp_path / "admin.key").read_text().strip()
         with httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
             assert client.get("/health/ready").json()["status"] == "ok"
@@ -85,7 +51,7 @@ def _waiting_stream(client: httpx2.Client, home: Path, url: str) -> Iterator[Ite
 
 
 def test_it_refuses_a_database_without_its_tables_and_says_what_to_do(tmp_path: Path) -> None:
-    with _process(tmp_path) as process:
+    with service_process(tmp_path) as process:
         assert process.wait(60) == 1
         assert process.stderr is not None
         said = process.stderr.read()
@@ -94,7 +60,7 @@ def test_it_refuses_a_database_without_its_tables_and_says_what_to_do(tmp_path: 
 
 
 def test_it_refuses_to_serve_the_world_without_keys(tmp_path: Path) -> None:
-    with _process(tmp_path, MODELYARD_AUTH="off", MODELYARD_HOST="0.0.0.0") as process:
+    with service_process(tmp_path, MODELYARD_AUTH="off", MODELYARD_HOST="0.0.0.0") as process:
         assert process.wait(60) == 1
         assert process.stderr is not None
         assert "MODELYARD_INSECURE" in process.stderr.read()
@@ -117,8 +83,8 @@ def test_once_told_to_stop_it_is_not_ready_and_nobody_waits_any_longer(tmp_path:
 
 def test_killed_it_leaves_none_of_its_children_behind(tmp_path: Path) -> None:
     migrations.upgrade(f"sqlite:///{tmp_path / 'modelyard.db'}")
-    with _process(tmp_path, MODELYARD_AUTH="off") as process:
-        url = _lines_until(process, "listening")["url"]
+    with service_process(tmp_path, MODELYARD_AUTH="off") as process:
+        url = line_of(process, "listening")["url"]
         refused = httpx2.post(f"{url}/v1/plans", json={"name": "m"}, timeout=30)
         assert refused.json()["errors"][0]["pointer"] == "/dataset"  # the helper answered: its children live
         family = _descendants(process.pid)

@@ -4,17 +4,13 @@ import asyncio
 import hashlib
 import io
 import json
-import random
-import socket
-import threading
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import urlsplit
 
-import httpx2
 import msgspec
 import pytest
 import torch
@@ -27,49 +23,12 @@ from core.db.engines import open_async_database
 from core.db.models import Dataset, Job, Upload, utc_now
 from core.settings import Settings
 from core.storage import open_storage
-from service.collection import collect_expired
+from service.collection import collect_expired, collect_strays
 from service.from_upload import paths_of
+from service.once import OnceEach
 from tests.prepared import manifest_of
-from tests.running_service import Owner, RunningService
-
-DATA = random.Random(0).randbytes(100_000)
-PIECE = {"Content-Type": "application/offset+octet-stream"}
-
-
-def begin(me: Owner, length: int = len(DATA), filename: str = "weights.pt") -> str:
-    reply = me.client.post("/v1/uploads", json={"filename": filename, "length": length})
-    assert reply.status_code == 201, reply.text
-    assert reply.headers["location"] == f"/v1/uploads/{reply.json()['id']}"
-    assert (reply.json()["offset"], reply.json()["length"]) == (0, length)
-    return str(reply.json()["id"])
-
-
-def send(me: Owner, upload_id: str, offset: int, data: bytes) -> httpx2.Response:
-    headers = PIECE | {"Upload-Offset": str(offset)}
-    return me.client.patch(f"/v1/uploads/{upload_id}", content=data, headers=headers)
-
-
-def offset_of(me: Owner, upload_id: str) -> int:
-    reply = me.client.head(f"/v1/uploads/{upload_id}")
-    assert reply.status_code == 200
-    return int(reply.headers["upload-offset"])
-
-
-def row_of(me: Owner, upload_id: str) -> Upload:
-    with me.database.read() as session:
-        return session.get_one(Upload, upload_id)
-
-
-def stored(service: RunningService, upload_id: str) -> dict[str, bytes]:
-    storage = open_storage(service.settings.resolved_storage_url(), Path("unused"))
-    prefix = f"uploads/{upload_id}"
-    return {key.removeprefix(prefix): storage.fetch(key).read_bytes() for key in storage.list(prefix)}
-
-
-def complete(me: Owner, data: bytes = DATA, filename: str = "weights.pt") -> str:
-    upload_id = begin(me, len(data), filename)
-    assert send(me, upload_id, 0, data).status_code == 204
-    return upload_id
+from tests.running_service import Owner, RunningService, run_service
+from tests.uploads import DATA, PIECE, begin, complete, offset_of, row_of, send, stored
 
 
 def test_pieces_become_one_file_in_storage_with_its_sha256(service: RunningService, me: Owner) -> None:
@@ -84,71 +43,10 @@ def test_pieces_become_one_file_in_storage_with_its_sha256(service: RunningServi
     assert stored(service, upload_id) == {"/data": DATA}
 
 
-def test_a_piece_for_another_place_is_409_with_the_true_offset(me: Owner) -> None:
-    upload_id = begin(me)
-    send(me, upload_id, 0, DATA[:1000])
-    for wrong in (0, 999, 1001):
-        reply = send(me, upload_id, wrong, DATA[wrong : wrong + 10])
-        assert (reply.status_code, reply.json()["code"]) == (409, "upload_offset")
-        assert reply.headers["upload-offset"] == "1000"
-    assert offset_of(me, upload_id) == 1000
-
-
 def test_more_than_was_announced_is_413_and_none_of_it_is_kept(me: Owner) -> None:
     upload_id = begin(me, 100)
     assert send(me, upload_id, 0, b"x" * 101).status_code == 413
     assert offset_of(me, upload_id) == 0
-
-
-def test_an_upload_that_breaks_off_fifty_times_arrives_whole(service: RunningService, me: Owner) -> None:
-    """Cut at places of a seeded generator. What the service had read by then stays."""
-    upload_id, places = begin(me), random.Random(1)
-    for _ in range(50):
-        offset = offset_of(me, upload_id)
-        cut_off(service, me, upload_id, offset, DATA[offset : offset + places.randrange(1, 2000)])
-    offset = offset_of(me, upload_id)
-    assert 0 < offset < len(DATA)
-    while (reply := send(me, upload_id, offset, DATA[offset:])).status_code == 409:
-        offset = int(reply.headers["upload-offset"])  # a broken piece was still on its way
-    assert reply.status_code == 204
-    assert stored(service, upload_id) == {"/data": DATA}
-
-
-def cut_off(service: RunningService, me: Owner, upload_id: str, offset: int, data: bytes) -> None:
-    """Announces all that is left, sends `data`, and leaves."""
-    host, port = urlsplit(service.url).hostname, urlsplit(service.url).port
-    head = (
-        f"PATCH /v1/uploads/{upload_id} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {me.key}\r\n"
-        f"Content-Type: {PIECE['Content-Type']}\r\nUpload-Offset: {offset}\r\n"
-        f"Content-Length: {len(DATA) - offset}\r\n\r\n"
-    )
-    with socket.create_connection((host, port)) as connection:
-        connection.sendall(head.encode() + data)
-        time.sleep(0.01)  # it reads some of it
-
-
-def test_of_many_who_bring_the_same_place_one_wins(service: RunningService, me: Owner) -> None:
-    upload_id = begin(me, 1000)
-    bodies = [bytes([number]) * 1000 for number in range(8)]
-    statuses: dict[int, int] = {}
-    barrier = threading.Barrier(len(bodies))
-
-    def bring(number: int) -> None:
-        with service.client(me.key) as client:
-            barrier.wait()
-            headers = PIECE | {"Upload-Offset": "0"}
-            reply = client.patch(f"/v1/uploads/{upload_id}", content=bodies[number], headers=headers)
-        statuses[number] = reply.status_code
-
-    threads = [threading.Thread(target=bring, args=(number,)) for number in range(len(bodies))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(statuses.values()) == [204] + [409] * 7
-    winner = next(number for number, status in statuses.items() if status == 204)
-    assert stored(service, upload_id) == {"/data": bodies[winner]}
-    assert row_of(me, upload_id).sha256 == hashlib.sha256(bodies[winner]).hexdigest()
 
 
 def test_a_service_that_died_before_all_was_put_together_does_it_when_asked(
@@ -233,6 +131,113 @@ def test_a_dataset_of_an_upload_that_is_not_complete_is_422_that_says_so(me: Own
     assert reply.status_code == 422
     assert reply.json()["errors"][0]["pointer"] == "/upload"
     assert "10 of 100000 bytes" in reply.json()["detail"]
+
+
+def test_a_dataset_of_an_upload_takes_options_and_keeps_a_file_of_its_own(
+    service: RunningService, me: Owner
+) -> None:
+    upload_id = complete(me, b"words,label\ngood,a\nbad,b\n", "d.csv")
+    body = {"name": "t", "upload": upload_id, "format": "text", "options": {"text": "words"}}
+    made = me.client.post("/v1/datasets", json=body)
+    assert made.status_code == 202, made.text
+    assert me.client.delete(f"/v1/uploads/{upload_id}").status_code == 204
+    with me.database.read() as session:
+        row = session.get_one(Dataset, made.json()["id"])
+        assert (row.format, row.options) == ("text", {"text": "words"})
+    source = service.settings.resolved_home() / "artifacts" / row.source_key
+    assert source.read_bytes() == b"words,label\ngood,a\nbad,b\n"
+    assert list((service.settings.scratch() / "spool").glob("*")) == []
+
+
+def test_whether_another_owner_has_the_same_bytes_nobody_can_tell(service: RunningService, me: Owner) -> None:
+    """All of them are taken, and what is answered is what a first sender is answered."""
+    first = me.client.post("/v1/datasets", json={"name": "same", "upload": complete(me, DATA)})
+    with service.owner() as other:
+        again = other.client.post("/v1/datasets", json={"name": "same", "upload": complete(other, DATA)})
+        put = other.client.put("/v1/datasets/put", content=DATA)
+    assert (first.status_code, again.status_code, put.status_code) == (202, 202, 202)
+    told, told_again = (
+        {name: value for name, value in reply.json().items() if name not in ("id", "created_at")}
+        for reply in (first, again)
+    )
+    assert told == told_again
+    assert first.json()["id"] != again.json()["id"]
+
+
+def test_an_owner_keeps_so_many_bytes_and_is_told_429_beyond(tmp_path: Path) -> None:
+    """Announced ones count at once; another owner's room is their own."""
+    url = f"sqlite:///{tmp_path / 'modelyard.db'}"
+    with run_service(url, tmp_path, max_owner_bytes=1_000_000) as service, service.owner() as me:
+        upload_id = begin(me, 600_000)
+        assert me.client.put("/v1/datasets/d", content=bytes(300_000)).status_code == 202
+        refused = [
+            me.client.post("/v1/uploads", json={"filename": "f", "length": 100_001}),
+            me.client.put("/v1/datasets/e", content=bytes(100_001)),
+            me.client.put("/v1/datasets/e", content=iter([bytes(50_000)] * 3)),
+            me.client.post("/v1/datasets", data={"name": "e"}, files={"file": ("f", bytes(100_001))}),
+        ]
+        for reply in refused:
+            assert (reply.status_code, reply.json()["code"]) == (429, "over_quota"), reply.text
+            assert int(reply.headers["retry-after"]) > 60
+        assert list((service.settings.scratch() / "spool").glob("*")) == []
+        with service.owner() as other:
+            assert other.client.put("/v1/datasets/e", content=bytes(900_000)).status_code == 202
+        assert me.client.delete(f"/v1/uploads/{upload_id}").status_code == 204
+        assert me.client.put("/v1/datasets/e", content=bytes(700_000)).status_code == 202
+        assert me.client.delete("/v1/datasets/d").status_code == 204
+        begin(me, 300_000)
+
+
+def test_what_came_of_a_piece_that_stalled_stays(tmp_path: Path) -> None:
+    def stalling() -> Iterator[bytes]:
+        yield DATA[:70_000]
+        time.sleep(1.5)
+        yield DATA[70_000:]
+
+    url = f"sqlite:///{tmp_path / 'modelyard.db'}"
+    with run_service(url, tmp_path, chunk_timeout_s=0.3) as service, service.owner() as me:
+        upload_id = begin(me)
+        headers = PIECE | {"Upload-Offset": "0"}
+        reply = me.client.patch(f"/v1/uploads/{upload_id}", content=stalling(), headers=headers)
+        assert (reply.status_code, reply.json()["code"]) == (400, "body_timeout")
+        assert offset_of(me, upload_id) == 70_000
+        assert send(me, upload_id, 70_000, DATA[70_000:]).status_code == 204
+        assert stored(service, upload_id) == {"/data": DATA}
+
+
+def test_bytes_of_uploads_without_a_row_are_collected_and_no_others(
+    service: RunningService, me: Owner, tmp_path: Path
+) -> None:
+    known, whole = begin(me), complete(me)
+    send(me, known, 0, DATA[:10])
+    storage = open_storage(service.settings.resolved_storage_url(), tmp_path)
+    for key in ("uploads/upl_gone/pieces/0-1", "uploads/upl_lost/data"):
+        (tmp_path / "file").write_bytes(b"x")
+        storage.adopt(key, tmp_path / "file")
+    collect(service)
+    assert stored(service, "upl_gone") == stored(service, "upl_lost") == {}
+    assert len(stored(service, known)) == 1
+    assert stored(service, whole) == {"/data": DATA}
+
+
+async def test_of_many_who_finish_an_upload_at_once_one_puts_it_together() -> None:
+    joins: OnceEach[str] = OnceEach()
+    begun: list[str] = []
+    let_go = asyncio.Event()
+
+    async def work() -> str:
+        begun.append("x")
+        await let_go.wait()
+        return f"outcome {len(begun)}"
+
+    leaving, *staying = [asyncio.create_task(joins.run("upl_1", work)) for _ in range(4)]
+    other = asyncio.create_task(joins.run("upl_2", work))
+    await asyncio.sleep(0.01)
+    leaving.cancel()
+    assert len(begun) == 2
+    let_go.set()
+    assert await asyncio.gather(*staying, other) == ["outcome 2"] * 4
+    assert await joins.run("upl_1", work) == "outcome 3"
 
 
 def weights(num_classes: int = 3) -> bytes:
@@ -377,6 +382,7 @@ def collect(service: RunningService) -> None:
         try:
             storage = open_storage(service.settings.resolved_storage_url(), Path("unused"))
             await collect_expired(database, storage)
+            await collect_strays(database, storage)
         finally:
             await database.close()
 

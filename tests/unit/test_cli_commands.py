@@ -15,6 +15,7 @@ from modelyard import Client
 from modelyard.cli.app import run
 from modelyard.cli.session import Session
 from modelyard.cli.watching import _show_live
+from modelyard.resources import datasets
 from tests.unit.scripted_service import (
     AT,
     PNG,
@@ -72,6 +73,27 @@ def test_push_says_why_an_upload_was_refused(cli: Cli, service: ScriptedService,
     service.on("PUT", "/v1/datasets/d", problem(422, "bad_archive", "the zip is cut off; send it again"))
     ran = cli("datasets", "push", "d", str(tmp_path / "a.zip"))
     assert ran == (1, "", "modelyard: Bad archive: the zip is cut off; send it again\n")
+
+
+def test_a_push_that_is_interrupted_says_how_to_go_on(
+    cli: Cli, service: ScriptedService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets, "IN_PIECES_BYTES", 1)
+    (tmp_path / "a.csv").write_bytes(b"x,y\n1,2\n")
+    upload = {"id": "upl_1", "offset": 0, "length": 8, "expires_at": AT}
+    service.on("POST", "/v1/uploads", Answer(201, upload))
+    service.on("PATCH", "/v1/uploads/upl_1", problem(507, "broken", "the disk broke"))
+    ran = cli("datasets", "push", "d", str(tmp_path / "a.csv"))
+    assert (ran.status, ran.out) == (1, "")
+    assert "go on with --resume upl_1" in ran.err
+    assert "the disk broke" in ran.err
+    stands = {"Upload-Offset": "8", "Upload-Length": "8", "Upload-Expires": AT}
+    service.on("HEAD", "/v1/uploads/upl_1", Answer(200, None, stands))
+    service.on("PATCH", "/v1/uploads/upl_1", Answer(204, None, stands))
+    service.on("POST", "/v1/datasets", Answer(200, a_dataset(name="d")))
+    service.on("DELETE", "/v1/uploads/upl_1", Answer(204, None))
+    service.on("GET", "/v1/datasets/d/versions/1", Answer(200, a_dataset(name="d")))
+    assert cli("datasets", "push", "d", str(tmp_path / "a.csv"), "--resume", "upl_1").status == 0
 
 
 def test_a_file_that_is_not_there_is_named(cli: Cli) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from modelyard import Client, errors
-from modelyard.resources import resumable
-from tests.unit.scripted_service import AT, Answer, Request, ScriptedService, problem
+from modelyard.resources import datasets, pieces
+from tests.unit.scripted_service import AT, Answer, Request, ScriptedService, a_dataset, problem
 
 ID = "upl_" + "0" * 32
 HERE = f"/v1/uploads/{ID}"
@@ -47,7 +47,7 @@ class Receiver:
 
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(resumable, "PIECE_BYTES", 3000)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 3000)
     monkeypatch.setattr("modelyard.transport.calls.BACKOFF_S", 0.01)
     path = tmp_path / "weights.pt"
     path.write_bytes(DATA)
@@ -103,6 +103,65 @@ def test_a_service_that_takes_nothing_ends_the_upload_with_its_error(
     with pytest.raises(errors.Unavailable, match="no room"):
         client.uploads.create(weights)
     assert len(service.requests_for("PATCH", HERE)) == 1 + 3
+
+
+def test_the_upload_that_was_begun_is_told_before_its_first_byte(
+    client: Client, service: ScriptedService, weights: Path
+) -> None:
+    Receiver(service)
+    told: list[tuple[str, int]] = []
+    pieces_so_far = lambda: len(service.requests_for("PATCH", HERE))  # noqa: E731
+    client.uploads.create(weights, on_begin=lambda upload: told.append((upload.id, pieces_so_far())))
+    assert told == [(ID, 0)]
+
+
+# A dataset that is large goes the same way
+
+
+@pytest.fixture
+def made(service: ScriptedService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "IN_PIECES_BYTES", len(DATA))
+    service.on("POST", "/v1/datasets", Answer(202, a_dataset(state="processing")))
+    service.on("DELETE", HERE, Answer(204, None))
+
+
+@pytest.mark.usefixtures("made")
+def test_a_large_dataset_goes_in_pieces_and_its_upload_is_given_back(
+    client: Client, service: ScriptedService, weights: Path
+) -> None:
+    receiver = Receiver(service, breaks={2})
+    pushed = client.datasets.push("d", weights, format="table", options={"a": 1}, wait=False)
+    assert receiver.data == DATA
+    (asked,) = service.requests_for("POST", "/v1/datasets")
+    assert asked.json() == {"name": "d", "upload": ID, "format": "table", "options": {"a": 1}}
+    assert pushed.name == "mnist"
+    assert (service.requests[-1].method, service.requests[-1].path) == ("DELETE", HERE)
+
+
+@pytest.mark.usefixtures("made")
+def test_a_dataset_is_pushed_though_its_upload_could_not_be_given_back(
+    client: Client, service: ScriptedService, weights: Path
+) -> None:
+    Receiver(service)
+    service.on("DELETE", HERE, problem(409, "upload_in_use", "a job reads it"))
+    assert client.datasets.push("d", weights, wait=False).version == 1
+
+
+@pytest.mark.usefixtures("made")
+def test_an_interrupted_push_goes_on_with_its_upload(
+    client: Client, service: ScriptedService, weights: Path
+) -> None:
+    receiver = Receiver(service)
+    receiver.data = DATA[:5000]
+    client.datasets.push("d", weights, wait=False, resume=ID)
+    assert receiver.data == DATA
+    assert service.requests_for("POST", "/v1/uploads") == []
+
+
+def test_a_small_dataset_goes_in_one_request(client: Client, service: ScriptedService, weights: Path) -> None:
+    service.on("PUT", "/v1/datasets/d", Answer(202, a_dataset()))
+    client.datasets.push("d", weights, wait=False)
+    assert [request.method for request in service.requests] == ["PUT"]
 
 
 def test_an_empty_file_is_refused_before_anything_is_sent(client: Client, service: ScriptedService) -> None:

@@ -72,5 +72,10 @@ def jobs_using(dataset_id: str) -> Select[str]:
     return select(Job.id).where(Job.dataset_id == dataset_id, Job.state.not_in(TERMINAL)).limit(5)
 
 
+def kept_bytes(owner: str) -> Select[int | None]:
+    """Of an owner's datasets, as they were sent or fetched."""
+    return select(func.sum(Dataset.bytes)).where(Dataset.owner == owner, Dataset.state != DELETED)
+
+
 def revisions(dataset_ids: list[str]) -> Select[str, int]:
     return select(Dataset.id, Dataset.revision).where(Dataset.id.in_(dataset_ids))

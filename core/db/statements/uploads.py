@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Delete, Select, Update, delete, select, update
+from sqlalchemy import Delete, Select, Update, delete, func, select, update
 
 from core.db.models import Job, Upload, UploadPiece
 from core.db.statements.jobs import TERMINAL
@@ -50,6 +50,15 @@ def delete_upload(upload_id: str) -> Delete:
 
 def expired(now: datetime, limit: int) -> Select[str]:
     return select(Upload.id).where(Upload.expires_at <= now).order_by(Upload.expires_at).limit(limit)
+
+
+def kept_bytes(owner: str) -> Select[int | None]:
+    """Of an owner's uploads, those that have not come yet too: the room is theirs."""
+    return select(func.sum(Upload.length)).where(Upload.owner == owner)
+
+
+def ids_among(upload_ids: list[str]) -> Select[str]:
+    return select(Upload.id).where(Upload.id.in_(upload_ids))
 
 
 def read_by_jobs() -> Select[str, list[Any] | None]:
