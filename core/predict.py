@@ -68,6 +68,14 @@ class Predictor:
         pipeline = Pipeline.from_spec(manifest.transforms) if manifest.transforms else None
         return cls(manifest, net.eval().to(device), pipeline, torch.device(device))
 
+    @classmethod
+    def without_net(cls, manifest: Path) -> "Predictor":
+        """Reads rows and words answers; another process has the net."""
+        read = artifacts.read_manifest(manifest)
+        plugins.require(read.plugins)
+        pipeline = Pipeline.from_spec(read.transforms) if read.transforms else None
+        return cls(read, nn.Identity(), pipeline, torch.device("cpu"))
+
     @property
     def size_bytes(self) -> int:
         tensors = (*self.net.parameters(), *self.net.buffers())

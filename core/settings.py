@@ -131,6 +131,15 @@ class Settings(BaseSettings):
     model_cache_bytes: int = Field(
         default=2048 * MIB, gt=0, description="bytes of loaded models kept by the predictor"
     )
+    inference_processes: int = Field(
+        default=0, ge=0, le=64, description="processes that compute predictions; 0: the service itself does"
+    )
+    inference_deadline_s: float = Field(
+        default=60, gt=0, description="a forward that takes longer costs its inference process its life"
+    )
+    inference_load_deadline_s: float = Field(
+        default=300, gt=0, description="loading a model that takes longer does the same"
+    )
     tensorboard: Literal["on", "off"] = Field(
         default="on", description="off: jobs write no event files for TensorBoard"
     )

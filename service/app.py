@@ -119,6 +119,8 @@ async def _running(parts: Parts) -> AsyncIterator[None]:
             log.info("admin_key_written", path=str(key_file))
         parts.helper.start()
         parts.explainer.start()
+        if parts.processes is not None:
+            parts.processes.start()
         running = [create_task(parts.sweeper.run()), create_task(parts.keyring.follow())]
         if parts.shared_buckets is not None:
             running.append(create_task(parts.shared_buckets.run()))

@@ -1,12 +1,15 @@
 """The caller of the request under way: whoever makes them wait may ask to be stopped when they leave."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from types import TracebackType
-
-from litestar.types import Receive
+from typing import TypeAlias
 
 from core.errors import Malformed
+
+#: As the server has it. Inference processes import this, and no framework with it.
+Receive: TypeAlias = Callable[[], Awaitable[Mapping[str, object]]]
 
 #: Nobody is watched before they have waited for so long: most have their answer by then, at no cost.
 PATIENCE_S = 0.05

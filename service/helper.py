@@ -136,10 +136,7 @@ class Helper:
 
     def start(self) -> None:
         """Returns at once. Requests that come before the first child is ready wait for it."""
-        # Beside another busy process, threads that spin for each other cost far more than ones that sleep.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        _CONTEXT.set_forkserver_preload(["service.warmed"])
-        forkserver.ensure_running()
+        start_fork_server()
         for keeper in self._keepers:
             keeper.start()
 
@@ -263,6 +260,14 @@ class Child:
         """Processor time so far. Raises FileNotFoundError, an OSError, where it has ended."""
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+def start_fork_server() -> None:
+    """Where it runs already this does nothing. Returns at once; its first child waits until it is warm."""
+    # Beside another busy process, threads that spin for each other cost far more than ones that sleep.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _CONTEXT.set_forkserver_preload(["service.warmed"])
+    forkserver.ensure_running()
 
 
 def _start(work: Work) -> Child | None:

@@ -13,6 +13,7 @@ from core.db.changes import Changes, open_changes
 from core.db.engines import AsyncDatabase, Database, open_async_database
 from core.db.models import Checkpoint, Version
 from core.db.statements import batch_predictions, datasets, jobs, keys
+from core.predict import Predictor
 from core.settings import Settings
 from core.storage import Storage, open_storage
 from service import explainer, planner
@@ -27,8 +28,11 @@ from service.gate import Gate
 from service.helper import Helper, explanations, plans
 from service.inference.cache import ModelCache
 from service.inference.engine import Engine
-from service.inference.loading import prepared_version
+from service.inference.files import VersionFiles, load_files
+from service.inference.loading import fetch_version
 from service.inference.names import Found, Names
+from service.inference.processes.elsewhere import Elsewhere
+from service.inference.processes.pool import Pool
 from service.inference.served import Served
 from service.inference.statistics import Statistics, name_of
 from service.keyring import Keyring
@@ -61,6 +65,7 @@ class Parts:
     names: Names
     models: ModelCache[Served]
     engine: Engine
+    processes: Pool | None
     helper: Helper
     comparer: Comparer
     explainer: Helper
@@ -74,7 +79,7 @@ class Parts:
     stopping: asyncio.Event
 
     async def served(self, found: Found) -> Served:
-        """The version, loaded. Raises what `prepared_version` and what it returns raise."""
+        """The version, loaded. Raises what `fetch_version` and `load_files` raise."""
         version, weights = found
         served = self.models.find(version.id)
         if served is not None:
@@ -83,9 +88,20 @@ class Parts:
         return await self.models.get(version.id, partial(self._prepared, *found), weights.weights_bytes)
 
     def _prepared(self, version: Version, weights: Checkpoint) -> Callable[[], Served]:
-        load = prepared_version(self.storage, version, weights)
-        on_forward = partial(_count_forward, self.statistics, version)
-        return lambda: Served(name_of(version), load(), self.engine, on_forward)
+        files = fetch_version(self.storage, version, weights)
+        return partial(self._loaded, version, files)
+
+    def _loaded(self, version: Version, files: VersionFiles) -> Served:
+        name, on_forward = name_of(version), partial(_count_forward, self.statistics, version)
+        if self.processes is not None:
+            placed = self.processes.load(version.id, files)
+            return Elsewhere(name, Predictor.without_net(files.manifest), placed, on_forward)
+        return Served(name, load_files(files), self.engine, on_forward)
+
+    @property
+    def can_compute(self) -> bool:
+        """Whether all inference processes are up; without any it can."""
+        return self.processes is None or self.processes.is_up
 
     def begin_stop(self) -> None:
         """Readiness says no, and whoever waits (`?wait=`, event streams) is answered now."""
@@ -100,6 +116,8 @@ class Parts:
         self.sweeper.close()
         self.engine.close()
         self.models.close()
+        if self.processes is not None:
+            await self.processes.close()
         self.helper.close()
         self.explainer.close()
         self.exporter.close()
@@ -147,6 +165,7 @@ def open_parts(settings: Settings) -> Parts:
         names=Names(database, changes),
         models=ModelCache(settings.model_cache_bytes),
         engine=Engine(),
+        processes=Pool(settings) if settings.inference_processes else None,
         comparer=Comparer(settings, storage),
         helper=Helper(plans(settings), planner.answer, settings.plugins),
         explainer=Helper(explanations(settings), explainer.answer, settings.plugins),

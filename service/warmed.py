@@ -7,6 +7,7 @@ import torch
 
 import service.explainer
 import service.helper
+import service.inference.processes.work
 import service.planner  # noqa: F401 - what the children run and answer
 from core.nets.warm import warm
 

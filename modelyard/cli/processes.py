@@ -37,15 +37,22 @@ def up(
     _become("up", home=home, host=host, port=port, slots=slots)
 
 
-def serve(*, home: Path | None = None, host: str | None = None, port: int | None = None) -> None:
+def serve(
+    *,
+    home: Path | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    inference_processes: int | None = None,
+) -> None:
     """Start the HTTP service alone.
 
     Args:
         home: database, artifacts and admin key, where no URL names others
         host: address to bind
         port: port to bind
+        inference_processes: processes that compute predictions; 0 computes them in the service itself
     """
-    _become("serve", home=home, host=host, port=port)
+    _become("serve", home=home, host=host, port=port, inference_processes=inference_processes)
 
 
 def worker(

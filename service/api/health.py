@@ -32,11 +32,12 @@ class Health(Controller):
     async def ready(self, parts: Wired) -> Response[dict[str, Any]]:
         """200 where new requests are welcome. The broker is only shown: jobs are taken without it."""
         database = await database_state(parts)
-        is_ready = database == "ok" and not parts.stopping.is_set()
+        is_ready = database == "ok" and parts.can_compute and not parts.stopping.is_set()
         content = {
             "status": "stopping" if parts.stopping.is_set() else "ok" if is_ready else "unavailable",
             "database": database,
             "broker": parts.sweeper.broker,
+            "inference": "ok" if parts.can_compute else "replacing",
         }
         status = HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
         return Response(content, status_code=status, headers={} if is_ready else {"Retry-After": "1"})

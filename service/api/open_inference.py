@@ -44,9 +44,10 @@ class OpenInferenceHealth(Controller):
     async def ready(self, parts: Wired) -> dict[str, bool]:
         """200 where requests are welcome, as `/health/ready` says it."""
         database = await database_state(parts)
-        if database != "ok" or parts.stopping.is_set():
+        if database != "ok" or not parts.can_compute or parts.stopping.is_set():
             raise Unavailable(
-                "This service is stopping, or its database doesn't answer; ask another, or later."
+                "This service is stopping, its database doesn't answer, or an inference process is being "
+                "replaced; ask another, or later."
             )
         return {"ready": True}
 
@@ -90,13 +91,16 @@ class OpenInferenceModels(Controller):
     async def ready(
         self, request: AnyRequest, parts: Wired, model: ModelPath, reference: ReferencePath = None
     ) -> dict[str, str | bool]:
-        """200 where a request would be answered; 503 once the version was unloaded."""
+        """200 where a request would be answered; 503 once the version was unloaded, and while its inference
+        process is being replaced."""
         version, _ = await parts.names.resolve(request.user.owner, model, reference)
         if parts.models.residence(version.id) is Residence.UNLOADED:
             raise Unavailable(
                 f"{model}@{version.version} was unloaded; load it, or send a request, which loads it too.",
                 code="unloaded",
             )
+        if parts.processes is not None:
+            parts.processes.require_up(version.id)
         return {"name": model, "ready": True}
 
     @post(

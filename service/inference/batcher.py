@@ -215,15 +215,18 @@ class Batcher(Generic[R, A]):
         self._on_forward(start, computed.seconds, computed.transform_s)
 
     def _fail(self, pieces: list[Piece[R]], error: BaseException) -> None:
-        """Of several, each is computed again alone: what one of them sent fails nobody else's."""
-        if len(pieces) > 1:
+        """Of several, each is computed again alone: what one of them sent fails nobody else's. Where there is
+        no room, or what computed has gone, nobody's rows are to blame, or they must not be tried again."""
+        if len(pieces) > 1 and not isinstance(error, Unavailable):
             for piece in reversed(pieces):
                 piece.is_alone = True
                 self._add(piece, self._pieces.appendleft)
-        elif not pieces[0].future.done():
-            # A future refuses to hold a StopIteration.
-            is_fit = not isinstance(error, StopIteration)
-            pieces[0].future.set_exception(error if is_fit else RuntimeError(f"the net stopped: {error!r}"))
+            return
+        if isinstance(error, StopIteration):  # a future refuses to hold it
+            error = RuntimeError(f"the net stopped: {error!r}")
+        for piece in pieces:
+            if not piece.future.done():
+                piece.future.set_exception(error)
 
     def _leave(self, piece: Piece[R]) -> None:
         """Those who left take no room from those who come; the queue passes over what is left of them."""

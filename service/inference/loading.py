@@ -1,19 +1,15 @@
-"""From a version's row to a loaded predictor: files fetched, compared with what was registered, replayed."""
-
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
+"""From a version's row to its files: fetched, and compared with what was registered."""
 
 from core.db.models import Checkpoint, Version
 from core.errors import Gone, ModelyardError
-from core.predict import Predictor
 from core.storage import Storage
 from core.storage.durable import Damaged, sha256_file, verify
+from service.inference.files import VersionFiles
 
 
-def prepared_version(storage: Storage, version: Version, weights: Checkpoint) -> Callable[[], Predictor]:
-    """What loads it; by then its files are here and are what was registered. Blocks for the time of reading.
-    Raises Gone where they are no longer there, and a plain ModelyardError where they are other ones."""
+def fetch_version(storage: Storage, version: Version, weights: Checkpoint) -> VersionFiles:
+    """Blocks for the time of reading. Raises Gone where the files are no longer there, and a plain
+    ModelyardError where they are other ones than were registered."""
     name = f"{version.model}@{version.version}"
     try:
         manifest_path = storage.fetch(version.manifest_key)
@@ -26,21 +22,4 @@ def prepared_version(storage: Storage, version: Version, weights: Checkpoint) ->
         verify(weights_path, weights.weights_bytes, weights.weights_sha256)
     except Damaged as error:
         raise ModelyardError(f"{name} cannot be loaded: {error}.", code="version_damaged") from error
-    return partial(_load, name, manifest_path, weights_path)
-
-
-def _load(name: str, manifest_path: Path, weights_path: Path) -> Predictor:
-    """Blocks. Raises Gone where the files were collected since, and a plain ModelyardError where the golden
-    samples do not come out as they did when it was registered; replaying them also warms it."""
-    try:
-        predictor = Predictor.load(manifest_path, weights_path)
-    except FileNotFoundError as error:
-        raise Gone(f"The files of {name} are no longer there.", code="collected") from error
-    difference = predictor.replay()
-    if difference > predictor.manifest.tolerance:
-        raise ModelyardError(
-            f"{name} cannot be loaded: its golden samples come out {difference:g} apart here, "
-            f"{predictor.manifest.tolerance:g} is allowed.",
-            code="version_differs",
-        )
-    return predictor
+    return VersionFiles(name, manifest_path, weights_path)

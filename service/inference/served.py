@@ -46,12 +46,12 @@ class Served:
 def _compute(
     predictor: Predictor, engine: Engine | None, rows: list[Row]
 ) -> Computed[Tensor] | Awaitable[Computed[Tensor]]:
-    compute = partial(_timed, predictor, rows)
+    compute = partial(timed, predictor, rows)
     return compute() if engine is None else engine.run(compute)
 
 
 @torch.inference_mode()
-def _timed(predictor: Predictor, rows: list[Row]) -> Computed[Tensor]:
+def timed(predictor: Predictor, rows: list[Row]) -> Computed[Tensor]:
     """As `predictor.outputs`, of rows that are one batch."""
     began = perf_counter()
     inputs = predictor.batch(rows)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from torch import nn
 
 from core.db.models import Version
-from service.inference import loading
+from service.inference import files
 from tests import described
 from tests.running_service import Owner, RunningService
 
@@ -208,13 +208,13 @@ def test_many_callers_load_a_model_once(
     service: RunningService, me: Owner, net: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads: list[str] = []
-    real = loading.Predictor.load
+    real = files.Predictor.load
 
     def counting(*args: Any) -> Any:
         loads.append("load")
         return real(*args)
 
-    monkeypatch.setattr(loading.Predictor, "load", counting)
+    monkeypatch.setattr(files.Predictor, "load", counting)
     me.version(service.settings, net)
     statuses: list[int] = []
 

@@ -8,9 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
+import pytest
 
 import migrations
 from core.db.engines import open_database
+from core.settings import Settings
+from tests import trap
+from tests.injected import until
 from tests.running_service import Owner, run_service
 from tests.service_process import line_of, service_process
 
@@ -94,6 +98,41 @@ def test_killed_it_leaves_none_of_its_children_behind(tmp_path: Path) -> None:
         while remaining := [pid for pid in family if _runs(pid)]:
             assert time.monotonic() < deadline, f"{remaining} still run"
             time.sleep(0.05)
+
+
+def test_killed_while_an_inference_process_hangs_it_leaves_none_of_them_behind(tmp_path: Path) -> None:
+    migrations.upgrade(f"sqlite:///{tmp_path / 'modelyard.db'}")
+    trapped = trap.Trapped(tmp_path / "trap")
+    environment = {
+        "MODELYARD_INFERENCE_PROCESSES": "2",
+        "MODELYARD_PLUGINS": trap.PACKAGE,
+        "PYTHONPATH": str(trap.install(tmp_path / "plugin")),
+    }
+    with service_process(tmp_path, **environment) as process:
+        url = line_of(process, "listening")["url"]
+        key = (tmp_path / "admin.key").read_text().strip()
+        database = open_database(f"sqlite:///{tmp_path / 'modelyard.db'}")
+        with httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60) as client:
+            until(lambda: client.get("/health/ready").status_code == 200, "it is ready", 60)
+            me = Owner("default", key, database, client)
+            me.version(Settings(home=tmp_path), trapped.net, described=trapped.described)
+            body = {"instances": trap.rows(1)}
+            assert client.post("/v1/models/m/predict", json=body).status_code == 200
+            trapped.set("forward", "hang")
+            asking = threading.Thread(target=_ask_in_vain, args=(client, body))
+            asking.start()
+            until(trapped.is_reached, "a forward hangs")
+            family = _descendants(process.pid)
+            assert len(family) >= 5  # the fork server, two that check specs, two that compute
+            process.kill()
+            until(lambda: not any(_runs(pid) for pid in family), "none of them runs")
+            asking.join()
+        database.close()
+
+
+def _ask_in_vain(client: httpx2.Client, body: dict[str, Any]) -> None:
+    with pytest.raises(httpx2.TransportError):
+        client.post("/v1/models/m/predict", json=body)
 
 
 def _descendants(pid: int) -> set[int]:

@@ -255,3 +255,17 @@ async def test_requests_wait_until_their_first_rows_are_computed() -> None:
     net.let_go()
     await asyncio.gather(first, waiting[0])
     assert (batching.waiting_requests, batching.waiting_rows) == (0, 0)
+
+
+async def test_where_there_is_no_room_or_nobody_to_compute_nothing_is_tried_again() -> None:
+    tried: list[list[int]] = []
+
+    def refuse(rows: list[int]) -> Computed[list[int]]:
+        tried.append(rows)
+        raise Unavailable("the process has ended")
+
+    batching: Batcher[int, list[int]] = Batcher(refuse)
+    answers = await asyncio.gather(*(asked(batching, n) for n in range(3)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [Unavailable] * 3
+    assert tried == [[0, 1, 2]]
+    assert batching.waiting_rows == 0

@@ -50,7 +50,8 @@ def fake_server(tmp_path: Path) -> dict[str, str]:
     [
         (("up", "--home", "h", "--host", "127.0.0.1", "--port", "0", "--slots", "2"),
          {"HOME": "{cwd}/h", "HOST": "127.0.0.1", "PORT": "0", "SLOTS": "2"}),
-        (("serve", "--port", "9000"), {"PORT": "9000"}),
+        (("serve", "--port", "9000", "--inference-processes", "2"),
+         {"PORT": "9000", "INFERENCE_PROCESSES": "2"}),
         (("worker", "--pool", "data", "--slots", "3"), {"POOL": "data", "SLOTS": "3"}),
         (("migrate",), {}),
     ],
