@@ -11,6 +11,7 @@ from litestar.enums import ScopeType
 from litestar.types import HTTPScope, Receive, Scope, Send
 
 from core.errors import Forbidden, Malformed, ModelyardError
+from core.redaction import redact
 from service.addresses import Hosts
 from service.caller import heard_from
 from service.exchange import Exchange, Headers
@@ -92,9 +93,10 @@ class Edge:
             await send_problem(error, scope["path"], exchange.send)
 
     def _request_id(self, headers: Headers) -> str:
-        """The client's own where it is sane, else one that no other request has."""
+        """The client's own where it is sane and no key, else one that no other request has."""
         sent = headers.get(b"x-request-id")
-        if sent is not None and SANE_REQUEST_ID.fullmatch(told := sent.decode("latin-1")):
+        told = sent.decode("latin-1") if sent is not None else ""
+        if SANE_REQUEST_ID.fullmatch(told) is not None and redact(told) == told:
             return told
         return f"{self._started}{next(self._numbers):08x}"
 
