@@ -24,6 +24,11 @@ def head() -> str:
     return revision
 
 
+def revisions() -> frozenset[str]:
+    """All that this version knows."""
+    return frozenset(script.revision for script in _scripts().walk_revisions())
+
+
 def current(url: str) -> str | None:
     """The revision a database is at; None where it has no tables of ours."""
     database = open_database(url)
