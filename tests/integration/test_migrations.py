@@ -14,7 +14,7 @@ from sqlalchemy import Engine, inspect, select, text
 
 from core.db.engines import open_database
 from core.db.models import AliasMove, Base, Version
-from migrations import current, downgrade, head, upgrade
+from migrations import current, downgrade, head, is_compared, upgrade
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +28,9 @@ def test_upgrade_makes_exactly_the_tables_of_the_models(database_url: str) -> No
 
     database = open_database(database_url)
     with database.engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "include_object": is_compared}
+        )
         differences = compare_metadata(context, Base.metadata)
     database.close()
 
