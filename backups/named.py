@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVarTuple
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
@@ -23,6 +24,8 @@ from core.storage import Storage
 from core.storage.keys import data_key, suspects_key
 from core.uploads import upload_key
 
+Columns = TypeVarTuple("Columns")
+
 #: Rows read at once.
 BATCH = 10_000
 
@@ -41,6 +44,7 @@ def named_files(session: Session) -> Iterator[NamedFile]:
     yield from _of_uploads(session)
     yield from _of_checkpoints(session)
     yield from _of_versions(session)
+    yield from _of_jobs(session)
     yield from _of_batch_predictions(session)
 
 
@@ -91,6 +95,10 @@ def _of_versions(session: Session) -> Iterator[NamedFile]:
     query = select(Version.manifest_key, Version.manifest_sha256).where(Version.state != "deleted")
     for row in session.execute(_in_batches(query)):
         yield NamedFile(row.manifest_key, sha256=row.manifest_sha256)
+
+
+def _of_jobs(session: Session) -> Iterator[NamedFile]:
+    """What an attempt that ended a job left, if there was one."""
     for row in session.execute(_in_batches(select(Job.id, Job.fence).where(Job.fence > 0))):
         yield NamedFile(suspects_key(row.id, row.fence), is_needed=False)
 
@@ -108,5 +116,5 @@ def _of_batch_predictions(session: Session) -> Iterator[NamedFile]:
         yield NamedFile(row.key, sha256=row.sha256)
 
 
-def _in_batches(query: Select[*tuple[object, ...]]) -> Select[*tuple[object, ...]]:
+def _in_batches(query: Select[*Columns]) -> Select[*Columns]:
     return query.execution_options(yield_per=BATCH)

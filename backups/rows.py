@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from typing import cast as cast_type
 
+import psycopg
 from sqlalchemy import (
     JSON,
     Connection,
@@ -17,6 +19,7 @@ from sqlalchemy import (
     Text,
     cast,
     column,
+    delete,
     insert,
     inspect,
     select,
@@ -28,7 +31,7 @@ from sqlalchemy.engine import make_url
 import migrations
 from backups import Refused
 from core.db.engines import Database, is_in_process, open_database
-from core.db.models import Base
+from core.db.models import Base, SchemaFloor
 
 BATCH = 5_000
 #: Pages of an SQLite database copied at once.
@@ -55,6 +58,7 @@ def snapshot(url: str, target: Path, told: Told) -> None:
         there, here = open_database(url), open_database(_sqlite_url(target))
         try:
             with _frozen(there) as source_rows, here.engine.begin() as target_rows:
+                target_rows.execute(delete(SchemaFloor))  # it comes with the rows
                 copy_rows(source_rows, target_rows, told)
         finally:
             there.close()
@@ -92,8 +96,9 @@ def copy_rows(source: Connection, target: Connection, told: Told) -> None:
 
 
 def table_with_rows(connection: Connection) -> str | None:
-    """The first of the tables that are there, whatever their revision, with a row in it."""
-    for name in sorted(set(inspect(connection).get_table_names()) & set(Base.metadata.tables)):
+    """The first of the tables that are there, whatever their revision, with a row of a user in it."""
+    ours = set(Base.metadata.tables) - {SchemaFloor.__tablename__}
+    for name in sorted(ours & set(inspect(connection).get_table_names())):
         if connection.execute(select(1).select_from(table(name)).limit(1)).first() is not None:
             return name
     return None
@@ -148,8 +153,7 @@ def _insert(target: Connection, one: Table, parts: Any) -> Iterator[int]:
 
 def _copy_in(target: Connection, one: Table, parts: Any) -> Iterator[int]:
     """Into PostgreSQL by COPY, many times as fast as INSERT."""
-    raw = target.connection.dbapi_connection
-    assert raw is not None
+    raw: psycopg.Connection = cast_type(Any, target.connection.driver_connection)
     preparer = target.dialect.identifier_preparer
     names = ", ".join(preparer.quote(each.name) for each in one.columns)
     with raw.cursor() as cursor, cursor.copy(f"COPY {_quoted(target, one)} ({names}) FROM STDIN") as copying:

@@ -64,7 +64,9 @@ def _database(side: str, folder: Path) -> Iterator[str]:
 
 
 def report(amount: Amount, sides: dict[str, Timings]) -> int:
-    print(f"{amount.jobs:,} jobs, {amount.metrics:,} numbers; median (95th of 100) in ms, bar {BAR_MS:.0f}\n")
+    print(
+        f"{amount.jobs:,} jobs, {amount.metrics:,} numbers; median (fastest) of 100 in ms, bar {BAR_MS:.0f}\n"
+    )
     print(f"| what | {' | '.join(sides)} |")
     print(f"|---|{'---|' * len(sides)}")
     missed = 0
@@ -73,8 +75,7 @@ def report(amount: Amount, sides: dict[str, Timings]) -> int:
         for timings in sides.values():
             median = statistics.median(timings[what])
             missed += median > BAR_MS
-            p95 = statistics.quantiles(timings[what], n=20)[-1]
-            cells.append(f"{median:.1f} ({p95:.1f}){' **missed**' if median > BAR_MS else ''}")
+            cells.append(f"{median:.1f} ({min(timings[what]):.1f}){' **missed**' if median > BAR_MS else ''}")
         print(f"| {what} | {' | '.join(cells)} |")
     return 1 if missed else 0
 

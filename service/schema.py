@@ -67,7 +67,7 @@ EVENT = Schema(
 _UNCHANGED = ResponseSpec(None, generate_examples=False, description="the client has it already")
 
 
-def form(*required: str, **fields: Schema) -> Schema:
+def form(*required: str, **fields: Reference | Schema) -> Schema:
     """The body of a `multipart/form-data` route."""
     return Schema(type=OpenAPIType.OBJECT, properties=fields, required=list(required))
 

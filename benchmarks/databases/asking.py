@@ -34,7 +34,7 @@ def _over_http(base: str, amount: Amount) -> Timings:
     half = amount.long_steps // 2
     asked = {
         "list, newest 20": "/v1/jobs",
-        "list, 200 from the middle": f"/v1/jobs?limit=200&after={middle}",
+        "list, 20 from the middle": f"/v1/jobs?after={middle}",
         "list, waiting": "/v1/jobs?state=queued",
         "list, in a state that none has": "/v1/jobs?state=paused",
         "list, of one model": "/v1/jobs?name=model-7",

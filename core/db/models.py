@@ -32,6 +32,10 @@ NAMING = {
 }
 
 
+#: The newest migration that these tables are of.
+REVISION = "0009"
+
+
 class UtcDateTime(TypeDecorator[datetime]):
     """Aware UTC on every database; SQLite has no zones and gives naive values back."""
 
@@ -59,6 +63,16 @@ class Base(DeclarativeBase):
         list[Any]: JSON,
         int: BigInteger().with_variant(Integer, "sqlite"),
     }
+
+
+class SchemaFloor(Base):
+    """One row: the oldest `REVISION` of code that may use the schema. A migration that only adds leaves it;
+    one that takes something away raises it, once no older code runs."""
+
+    __tablename__ = "schema_floor"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    revision: Mapped[str] = mapped_column(String(16))
 
 
 class Key(Base):

@@ -1,4 +1,4 @@
-"""Lists, claims and pages of metrics come in the order of an index."""
+"""Lists, claims and pages of metrics come in the order of an index; a schema says which code may use it."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -9,7 +9,17 @@ branch_labels = None
 depends_on = None
 
 
+INT = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
 def upgrade() -> None:
+    floor = op.create_table(
+        "schema_floor",
+        sa.Column("id", INT, nullable=False),
+        sa.Column("revision", sa.String(length=16), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_schema_floor"),
+    )
+    op.bulk_insert(floor, [{"id": 1, "revision": revision}])  # what came before knows of no floor
     op.create_index(
         "ix_jobs_claim",
         "jobs",
@@ -26,6 +36,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.create_index("ix_jobs_owner_state", "jobs", ["owner", "state"])
+    op.drop_table("schema_floor")
     op.create_index("ix_jobs_owner_created_at", "jobs", ["owner", "created_at"])
     op.create_index(
         "ix_jobs_state_pool_priority_queued_at", "jobs", ["state", "pool", "priority", "queued_at"]

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Float,
     Integer,
     LargeBinary,
+    String,
     Table,
     Text,
     cast,
@@ -146,7 +147,7 @@ def odd_row(table: Table, mark: str, nothing: Any) -> dict[str, Any]:
     """What is hard to carry over; `nothing`, if it is anything, in every place that may be empty."""
     row: dict[str, Any] = {}
     for column in table.columns:
-        if column.foreign_keys or column.name == "id":
+        if column.foreign_keys or (column.name == "id" and isinstance(column.type, String)):
             row[column.name] = f"id_{mark}"
         elif column.nullable and nothing is not None:
             row[column.name] = nothing if isinstance(column.type, JSON) else None

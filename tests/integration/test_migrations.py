@@ -13,7 +13,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, select, text
 
 from core.db.engines import open_database
-from core.db.models import AliasMove, Base, Version
+from core.db.models import REVISION, AliasMove, Base, Version
 from migrations import current, downgrade, head, is_compared, upgrade
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,6 +52,10 @@ def test_up_down_up_comes_back_to_the_same_tables(database_url: str) -> None:
     assert set(Base.metadata.tables) <= first
     assert between == {"alembic_version"}
     assert second == first
+
+
+def test_the_code_knows_which_migration_its_tables_are_of() -> None:
+    assert head() == REVISION
 
 
 def test_a_second_upgrade_changes_nothing(database_url: str) -> None:

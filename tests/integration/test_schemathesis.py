@@ -14,7 +14,7 @@ DEEP = (pytest.mark.deep, pytest.mark.timeout(1200))
 @pytest.mark.parametrize(
     "options",
     [
-        pytest.param(("--max-examples", "3", "--seed", "1"), id="short"),
+        pytest.param(("--max-examples", "3", "--seed", "1"), id="short", marks=pytest.mark.timeout(300)),
         pytest.param(("--max-examples", "50", "--seed", "2"), id="long", marks=DEEP),
     ],
 )

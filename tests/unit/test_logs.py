@@ -1,6 +1,7 @@
 """What is logged tells what happened and no secret."""
 
 import logging
+from collections.abc import Iterator
 from typing import Literal
 
 import pytest
@@ -11,7 +12,7 @@ from core.settings import Settings
 
 
 @pytest.fixture(autouse=True)
-def logs_as_they_were() -> object:
+def logs_as_they_were() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     yield
@@ -28,13 +29,12 @@ def test_a_traceback_tells_where_it_broke_and_no_value_of_a_variable(
     def answer(authorization: str) -> None:
         raise ValueError("this line and no more")
 
+    secret = "mdy_" + "0" * 22
     try:
-        answer("Bearer mdy_secret")
+        answer(f"Bearer {secret}")
     except ValueError as error:
         structlog.stdlib.get_logger().error("unexpected_error", exc_info=error)
     err = capfd.readouterr().err
     assert "this line and no more" in err
     assert "in answer" in err
-    assert "mdy_secret" not in err.replace('answer("Bearer mdy_secret")', "").replace(
-        'answer(\\"Bearer mdy_secret\\")', ""
-    )
+    assert secret not in err
