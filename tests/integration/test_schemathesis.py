@@ -22,7 +22,7 @@ def test_every_answer_is_one_that_the_schema_names(tmp_path: Path, options: tupl
     home = tmp_path / "home"
     home.mkdir()
     with (
-        run_service(f"sqlite:///{home / 'modelyard.db'}", home) as service,
+        run_service(f"sqlite:///{home / 'modelyard.db'}", home, wrong_keys_per_s=10_000) as service,
         service.owner() as one,
         service.owner() as other,
     ):
