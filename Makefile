@@ -18,7 +18,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up test test-deep test-faults test-torch-min bench-train bench-serve bench-soak soak check \
-  reference fix
+  reference openapi fix
 
 help: ## say what each target does
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ check: $(DEV) ## format, lint, types, import contracts; changes nothing
 
 reference: $(DEV) ## write docs/reference from the registry of what a spec may name
 	$(BIN)/python -m core.nets.reference docs/reference
+
+openapi: $(DEV) ## write docs/reference/openapi.json, the wire as a client sees it
+	$(BIN)/python -m service.reference docs/reference/openapi.json
 
 fix: $(DEV) ## format and lint, changing files
 	$(BIN)/ruff check --fix

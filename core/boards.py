@@ -2,9 +2,12 @@
 can follow, and the same as an archive in storage."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from core.storage import Storage
+
+_ROOT = "boards"
 
 
 def runs_folder(home: Path) -> Path:
@@ -25,6 +28,12 @@ def archives(storage: Storage, job_id: str) -> list[str]:
     return sorted(storage.list(_prefix(job_id)))
 
 
+def all_archives(storage: Storage) -> Iterator[tuple[str, str]]:
+    """Job and key of each that there is."""
+    for key in storage.list(_ROOT):
+        yield key.split("/")[1], key
+
+
 def forget(storage: Storage, folder: Path, job_id: str) -> None:
     """A folder on another machine stays there."""
     for key in archives(storage, job_id):
@@ -33,4 +42,4 @@ def forget(storage: Storage, folder: Path, job_id: str) -> None:
 
 
 def _prefix(job_id: str) -> str:
-    return f"boards/{job_id}"
+    return f"{_ROOT}/{job_id}"

@@ -24,6 +24,11 @@ def head() -> str:
     return revision
 
 
+def revisions() -> frozenset[str]:
+    """All that this version knows."""
+    return frozenset(script.revision for script in _scripts().walk_revisions())
+
+
 def current(url: str) -> str | None:
     """The revision a database is at; None where it has no tables of ours."""
     database = open_database(url)
@@ -60,6 +65,12 @@ def draft(url: str, message: str) -> Path:
         assert script is not None
         assert not isinstance(script, list)
         return Path(script.path)
+
+
+def is_compared(_item: object, name: str | None, kind: str, _is_reflected: bool, _other: object) -> bool:
+    """Whether Alembic can tell what a database has from what the tables say. Of an index SQLite tells the
+    columns and not their direction; that the queries use this one is tested instead."""
+    return not (kind == "index" and name == "ix_jobs_claim")
 
 
 def _config(connection: Connection | None = None) -> Config:

@@ -7,6 +7,7 @@ from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import BigInteger
 
 from core.db.models import Base, UtcDateTime
+from migrations import is_compared
 
 
 def render(kind: str, item: Any, _context: AutogenContext) -> str | Literal[False]:
@@ -25,6 +26,7 @@ context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=Base.metadata,
     render_item=render,
+    include_object=is_compared,
     render_as_batch=True,  # SQLite alters a table by rebuilding it
 )
 with context.begin_transaction():

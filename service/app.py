@@ -40,6 +40,7 @@ from service.auth import undecided_routes
 from service.authenticate import Authenticate
 from service.edge import Edge
 from service.inference.engine import alone
+from service.methods import Methods
 from service.parts import Parts, open_parts
 from service.problems import answer_problem
 from service.queries import KnownParameters
@@ -90,6 +91,7 @@ def create_app(settings: Settings) -> Edge:
         ],
         dependencies={"parts": Provide(lambda: parts, sync_to_thread=False)},
         middleware=[
+            DefineMiddleware(Methods),
             DefineMiddleware(Authenticate, gate=parts.gate, addresses=parts.addresses),
             DefineMiddleware(KnownParameters),
         ],

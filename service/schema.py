@@ -1,17 +1,18 @@
 """What the service takes and gives: OpenAPI 3.1 at /schema/openapi.json, the same as a page at /schema."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from litestar import Litestar, Request, Response, Router, get
-from litestar.openapi import OpenAPIConfig
+from litestar.openapi import OpenAPIConfig, ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
 from litestar.openapi.spec import (
     Components,
     OpenAPIFormat,
     OpenAPIMediaType,
+    OpenAPIResponse,
     OpenAPIType,
     Operation,
     Reference,
@@ -55,20 +56,37 @@ UNSEEN: tuple[type[msgspec.Struct], ...] = (
     Refusal,
 )
 
-_BINARY = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
+BINARY = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
+TEXT = Schema(type=OpenAPIType.STRING)
+
+#: An event of a stream, as browsers read it.
+EVENT = Schema(
+    type=OpenAPIType.OBJECT, properties={"id": TEXT, "event": TEXT, "data": TEXT}, required=["data"]
+)
+
+_UNCHANGED = ResponseSpec(None, generate_examples=False, description="the client has it already")
+
+
+def form(*required: str, **fields: Reference | Schema) -> Schema:
+    """The body of a `multipart/form-data` route."""
+    return Schema(type=OpenAPIType.OBJECT, properties=fields, required=list(required))
 
 
 def body(
     media_type: str,
-    kind: type[msgspec.Struct] | None = None,
-    *,
+    *kinds: type[msgspec.Struct],
     also: Sequence[str] = (),
+    forms: Schema | None = None,
     is_required: bool = True,
 ) -> type[Operation]:
-    """The `operation_class` of a route that reads its body by itself; `also` are media types of raw bytes."""
-    schema = Reference(ref=PREFIX + kind.__name__) if kind is not None else _BINARY
+    """The `operation_class` of a route that reads its body by itself: one of `kinds`, or bytes. `also` are
+    media types of raw bytes, and `forms` is what a form must hold."""
+    references = [Reference(ref=PREFIX + kind.__name__) for kind in kinds]
+    schema = BINARY if not kinds else references[0] if len(kinds) == 1 else Schema(one_of=references)
     content = {media_type: OpenAPIMediaType(schema=schema)}
-    content |= {other: OpenAPIMediaType(schema=_BINARY) for other in also}
+    content |= {other: OpenAPIMediaType(schema=BINARY) for other in also}
+    if forms is not None:
+        content["multipart/form-data"] = OpenAPIMediaType(schema=forms)
 
     @dataclass
     class WithBody(Operation):
@@ -76,6 +94,43 @@ def body(
             self.request_body = RequestBody(content=content, required=is_required)
 
     return WithBody
+
+
+def also_answers(
+    kinds: Mapping[int, tuple[Any, str]], *, may_be_unchanged: bool = False
+) -> dict[int, ResponseSpec]:
+    """The `responses` of a route that has other statuses than its usual one: what each holds, and why."""
+    answers = {
+        status: ResponseSpec(kind, generate_examples=False, description=why)
+        for status, (kind, why) in kinds.items()
+    }
+    return {**answers, 304: _UNCHANGED} if may_be_unchanged else answers
+
+
+def answers_file(media_type: str = "application/octet-stream") -> dict[int, ResponseSpec]:
+    """The `responses` of a route that sends a stored file, beside 200 with all of it."""
+    part = ResponseSpec(
+        bytes, generate_examples=False, media_type=media_type, description="the range asked for"
+    )
+    return {206: part, 304: _UNCHANGED}
+
+
+def page_or_stream() -> type[Operation]:
+    """The `operation_class` of a route that answers with a page, or with a stream of events."""
+
+    @dataclass
+    class WithStream(Operation):
+        def __post_init__(self) -> None:
+            answer = (self.responses or {})["200"]
+            assert isinstance(answer, OpenAPIResponse)
+            assert answer.content is not None
+            both = answer.content["application/json"].schema
+            assert isinstance(both, Schema)
+            assert both.one_of is not None
+            answer.content["application/json"] = OpenAPIMediaType(schema=both.one_of[0])
+            answer.content["text/event-stream"] = OpenAPIMediaType(schema=EVENT)
+
+    return WithStream
 
 
 def openapi_config() -> OpenAPIConfig:

@@ -5,12 +5,12 @@ import ipaddress
 import os
 from pathlib import Path
 
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, inspect, select
 from sqlalchemy.exc import DBAPIError
 
 from core import ids
 from core.db.engines import AsyncDatabase, open_database
-from core.db.models import Base, Key, utc_now
+from core.db.models import REVISION, Base, Key, SchemaFloor, utc_now
 from core.db.statements import keys as statements
 from core.nets import plugins
 from core.settings import Settings
@@ -60,11 +60,12 @@ def is_loopback(host: str) -> bool:
 
 def require_schema(settings: Settings) -> None:
     """Every table and column that this code names must be there; more may be, so that old code runs
-    beside an expanded schema."""
+    beside an expanded schema. What was made for newer code alone says so in `schema_floor`."""
     database = open_database(settings.resolved_database_url())
     try:
         with database.engine.connect() as connection:
             missing = _missing(connection)
+            floor = None if missing else connection.scalar(select(SchemaFloor.revision))
     except DBAPIError as error:
         name = database.engine.url.render_as_string(hide_password=True)
         raise CannotStart(f"The database {name} does not answer: {error.orig}") from error
@@ -73,6 +74,11 @@ def require_schema(settings: Settings) -> None:
     if missing:
         named = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
         raise CannotStart(f"The database lacks {named}. Run `modelyard migrate`, then start again.")
+    if floor is not None and floor > REVISION:
+        raise CannotStart(
+            f"The database's schema is for code of revision {floor} or newer, and this is of {REVISION}. "
+            "Start the newer version, or restore a backup made before the migration."
+        )
 
 
 def _missing(connection: Connection) -> list[str]:

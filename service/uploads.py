@@ -15,7 +15,7 @@ from sqlalchemy.orm import make_transient
 from core import ids
 from core.db.models import Dataset, utc_now
 from core.db.statements import batch_predictions, datasets
-from core.errors import Conflict
+from core.errors import Conflict, Invalid
 from modelyard import specs
 from modelyard.specs import JobErrorCode
 from service.idempotency import Once
@@ -39,8 +39,13 @@ class Upload:
 
 
 async def accept(parts: Parts, owner: str, upload: Upload, spooled: Spooled, once: Once) -> Response[Any]:
-    """202 and a new version, or 200 and the one that holds these bytes. The spool file is gone afterwards."""
+    """202 and a new version, or 200 and the one that holds these bytes. The spool file is gone afterwards.
+    Raises Invalid where there are none."""
     try:
+        if spooled.size_bytes == 0:
+            raise Invalid(
+                "A dataset is read from a file's bytes; none came. Send the file as the body.", code="empty"
+            )
         async with parts.database.read() as session:
             known = await once.earlier(session) or await _same(session, owner, upload, spooled.sha256)
         return known or await _store(parts, owner, upload, spooled, once)

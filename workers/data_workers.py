@@ -196,7 +196,7 @@ def _portable(error: Exception) -> Exception:
     """With its traceback as a note; an error that can't be pickled comes as a RuntimeError."""
     error.add_note("in a data worker:\n" + "".join(traceback.format_exception(error)))
     try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301
+        pickle.loads(pickle.dumps(error))  # noqa: S301  # its own words, just written
     except Exception:  # whatever its class does in __reduce__ or __init__
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error

@@ -20,6 +20,7 @@ from sqlalchemy import (
     String,
     TypeDecorator,
     UniqueConstraint,
+    desc,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -29,6 +30,10 @@ NAMING = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s",
     "pk": "pk_%(table_name)s",
 }
+
+
+#: The newest migration that these tables are of.
+REVISION = "0009"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -58,6 +63,16 @@ class Base(DeclarativeBase):
         list[Any]: JSON,
         int: BigInteger().with_variant(Integer, "sqlite"),
     }
+
+
+class SchemaFloor(Base):
+    """One row: the oldest `REVISION` of code that may use the schema. A migration that only adds leaves it;
+    one that takes something away raises it, once no older code runs."""
+
+    __tablename__ = "schema_floor"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    revision: Mapped[str] = mapped_column(String(16))
 
 
 class Key(Base):
@@ -199,9 +214,11 @@ class Job(Base):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        Index(None, "state", "pool", "priority", "queued_at"),
-        Index(None, "owner", "created_at"),
-        Index(None, "owner", "state"),
+        # In the order of claims, and with all that counting those who wait asks for.
+        Index("ix_jobs_claim", "state", "wanted", "pool", desc("priority"), "queued_at", "not_before"),
+        Index(None, "owner", "id"),
+        Index(None, "owner", "state", "id"),
+        Index(None, "owner", "name", "id"),
         Index(None, "dataset_id"),
         Index(None, "pool", "state", "finished_at"),
         Index(None, "start_checkpoint_id"),
@@ -259,6 +276,7 @@ class Metric(Base):
     """`value` is null where it was not finite; `non_finite` then says nan, inf or -inf."""
 
     __tablename__ = "metrics"
+    __table_args__ = (Index(None, "job_id", "step", "name"),)  # in the order of pages
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(String(100), primary_key=True)

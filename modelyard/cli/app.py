@@ -48,6 +48,8 @@ app.command(processes.up)
 app.command(processes.serve)
 app.command(processes.worker)
 app.command(processes.migrate)
+app.command(processes.backup)
+app.command(processes.restore)
 
 
 @app.meta.default

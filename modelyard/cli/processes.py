@@ -1,4 +1,5 @@
-"""`modelyard up|serve|worker|migrate`: become one of the server's processes, set up by the options."""
+"""`modelyard up|serve|worker|migrate|backup|restore`: become one of the server's processes, as the options
+say."""
 
 import os
 import sys
@@ -16,6 +17,8 @@ NEEDS = {
     "serve": ("service", "litestar", "sqlalchemy", "torch"),
     "worker": ("workers", "celery", "sqlalchemy", "torch"),
     "migrate": ("migrations", "alembic", "sqlalchemy"),
+    "backup": ("backups", "migrations", "alembic", "sqlalchemy"),
+    "restore": ("backups", "migrations", "alembic", "sqlalchemy"),
 }
 
 
@@ -80,7 +83,35 @@ def migrate(*, home: Path | None = None) -> None:
     _become("migrate", home=home)
 
 
-def _become(process: str, **options: str | int | Path | None) -> NoReturn:
+def backup(
+    file: Path, /, *, rows_only: bool = False, allow_missing: bool = False, home: Path | None = None
+) -> None:
+    """Write every row and every file that rows name into one new file, beside whatever runs.
+
+    Args:
+        file: where to; it must not be there yet
+        rows_only: leave the files out, where they are in a bucket that keeps its own past
+        allow_missing: go on where files that rows need are not in storage, and name them
+        home: database and artifacts, where no URL names others
+    """
+    flags = [
+        flag for flag, is_set in (("--rows-only", rows_only), ("--allow-missing", allow_missing)) if is_set
+    ]
+    _become("backup", "backup", *flags, "--", str(file), home=home)
+
+
+def restore(file: Path, /, *, force: bool = False, home: Path | None = None) -> None:
+    """Put a backup into an empty database and storage, of either kind; nothing may run on them meanwhile.
+
+    Args:
+        file: what `modelyard backup` wrote
+        force: replace all rows that are there; files that are there stay beside those of the backup
+        home: database and artifacts, where no URL names others
+    """
+    _become("restore", "restore", *(["--force"] if force else []), "--", str(file), home=home)
+
+
+def _become(process: str, *arguments: str, **options: str | int | Path | None) -> NoReturn:
     """Replaces this process, so that signals reach the server's own. What is not given stays as the
     environment has it. Raises ModelyardError where the server part is not installed."""
     missing = [module for module in NEEDS[process] if not _is_installed(module)]
@@ -96,7 +127,8 @@ def _become(process: str, **options: str | int | Path | None) -> NoReturn:
     }
     sys.stdout.flush()
     # -P: a folder called core or service where the user stands is not ours.
-    os.execvpe(sys.executable, [sys.executable, "-P", "-m", NEEDS[process][0]], environment)  # noqa: S606
+    command = [sys.executable, "-P", "-m", NEEDS[process][0], *arguments]
+    os.execvpe(sys.executable, command, environment)  # noqa: S606 - a list of our own, no shell
 
 
 def _is_installed(module: str) -> bool:

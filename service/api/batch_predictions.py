@@ -24,7 +24,7 @@ from service.bodies import AnyRequest, decode, read_body, require_json
 from service.files import matches, send_file
 from service.idempotency import Once
 from service.parts import Parts, Wired
-from service.schema import body
+from service.schema import also_answers, answers_file, body
 from service.views import batch_view
 
 MAX_BODY_BYTES = 64 * 1024
@@ -72,7 +72,7 @@ class BatchPredictions(Controller):
             read = await _datasets_of(session, rows)
         return page_of(rows, limit, lambda row: batch_view(row, read.get(row.dataset_id)), lambda row: row.id)
 
-    @get("/{batch_id:str}", opt=needs(Scope.READ))
+    @get("/{batch_id:str}", opt=needs(Scope.READ), responses=also_answers({}, may_be_unchanged=True))
     async def show(
         self, request: AnyRequest, parts: Wired, batch_id: BatchPath, wait: Wait = 0
     ) -> Response[BatchPrediction | None]:
@@ -89,7 +89,12 @@ class BatchPredictions(Controller):
             return Response(None, status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         return Response(batch_view(row, dataset), headers=headers)
 
-    @post("/{batch_id:str}/cancel", opt=needs(Scope.PREDICT), status_code=200)
+    @post(
+        "/{batch_id:str}/cancel",
+        opt=needs(Scope.PREDICT),
+        status_code=200,
+        responses=also_answers({202: (BatchPrediction, "its worker has yet to stop it")}),
+    )
     async def cancel(
         self, request: AnyRequest, parts: Wired, batch_id: BatchPath
     ) -> Response[BatchPrediction]:
@@ -110,14 +115,24 @@ class BatchPredictions(Controller):
             await session.commit()
         return Response(batch_view(row, read.get(row.dataset_id)), status_code=status)
 
-    @get("/{batch_id:str}/output", opt=needs(Scope.READ), media_type="application/octet-stream")
+    @get(
+        "/{batch_id:str}/output",
+        opt=needs(Scope.READ),
+        media_type="application/octet-stream",
+        responses=answers_file(),
+    )
     async def output(
         self, request: AnyRequest, parts: Wired, batch_id: BatchPath
     ) -> Response[bytes] | Stream:
         """The answers, in the order of the rows; with Range, and `ETag` = sha256."""
         return await _file(request, parts, batch_id, "output")
 
-    @get("/{batch_id:str}/errors", opt=needs(Scope.READ), media_type="application/octet-stream")
+    @get(
+        "/{batch_id:str}/errors",
+        opt=needs(Scope.READ),
+        media_type="application/octet-stream",
+        responses=answers_file(),
+    )
     async def errors(
         self, request: AnyRequest, parts: Wired, batch_id: BatchPath
     ) -> Response[bytes] | Stream:

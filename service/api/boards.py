@@ -16,6 +16,7 @@ from service.auth import Scope, needs
 from service.bodies import AnyRequest
 from service.files import REVALIDATED, send_file
 from service.parts import Wired
+from service.schema import answers_file
 
 #: An archive may be followed by a newer one, and go, while it is fetched.
 TRIES = 3
@@ -26,7 +27,7 @@ class Boards(Controller):
     tags = ("jobs",)
     opt = needs(Scope.READ)
 
-    @get("/tensorboard.zip", media_type="application/zip")
+    @get("/tensorboard.zip", media_type="application/zip", responses=answers_file("application/zip"))
     async def tensorboard(
         self, request: AnyRequest, parts: Wired, job_id: JobPath
     ) -> Response[bytes] | Stream:

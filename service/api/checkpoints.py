@@ -11,6 +11,7 @@ from service.api.parameters import CheckpointPath, FormatQuery
 from service.auth import Scope, needs
 from service.bodies import AnyRequest
 from service.parts import Parts, Wired
+from service.schema import answers_file
 from service.views import checkpoint_view
 from service.weights import send_weights
 
@@ -24,7 +25,7 @@ class Checkpoints(Controller):
     async def show(self, request: AnyRequest, parts: Wired, checkpoint_id: CheckpointPath) -> Checkpoint:
         return checkpoint_view(await _one(parts, request.user.owner, checkpoint_id))
 
-    @get("/weights", media_type="application/octet-stream")
+    @get("/weights", media_type="application/octet-stream", responses=answers_file())
     async def weights(
         self,
         request: AnyRequest,

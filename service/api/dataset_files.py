@@ -13,6 +13,7 @@ from service.auth import Scope, needs
 from service.bodies import AnyRequest
 from service.files import send_file
 from service.parts import Wired
+from service.schema import answers_file
 from service.views import manifest_of
 
 
@@ -21,7 +22,7 @@ class DatasetFiles(Controller):
     tags = ("datasets",)
     opt = needs(Scope.READ)
 
-    @get("/data.arrow", media_type="application/octet-stream")
+    @get("/data.arrow", media_type="application/octet-stream", responses=answers_file())
     async def data(
         self, request: AnyRequest, parts: Wired, name: NamePath, version: VersionPath
     ) -> Response[bytes] | Stream:

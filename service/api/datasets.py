@@ -29,7 +29,7 @@ from service.fetches import accept_source
 from service.from_upload import accept_upload, names_upload
 from service.idempotency import Once
 from service.parts import Wired
-from service.schema import body
+from service.schema import BINARY, TEXT, also_answers, body, form
 from service.spool import spool
 from service.storage_quota import require_quota, within_quota
 from service.uploads import Upload, accept, delete_versions
@@ -39,6 +39,7 @@ MAX_FORM_BYTES = 10 * 1000 * 1000
 MAX_OPTIONS_BYTES = 16 * 1024
 MAX_SOURCE_BYTES = 64 * 1024
 FORM_FIELDS = ("file", "name", "format", "options")
+FORM = form("file", "name", file=BINARY, name=TEXT, format=TEXT, options=TEXT)
 FORMATS: tuple[str, ...] = get_args(Format)
 
 FormatQuery = Annotated[str, QueryParameter(name="format", description=f"one of {', '.join(FORMATS)}")]
@@ -59,6 +60,7 @@ class Datasets(Controller):
         opt=needs(Scope.TRAIN),
         request_max_body_size=None,
         operation_class=body("application/octet-stream"),
+        responses=also_answers({202: (Dataset, "a new version, which a worker reads")}),
     )
     async def upload(
         self,
@@ -83,8 +85,10 @@ class Datasets(Controller):
 
     @post(
         opt=needs(Scope.TRAIN),
+        status_code=202,
         request_max_body_size=MAX_FORM_BYTES,
-        operation_class=body("application/json", DatasetSource, also=("multipart/form-data",)),
+        operation_class=body("application/json", DatasetSource, DatasetUpload, forms=FORM),
+        responses=also_answers({200: (Dataset, "the newest version, which is of the same")}),
     )
     async def create(
         self, request: AnyRequest, parts: Wired, idempotency_key: IdempotencyKey = None

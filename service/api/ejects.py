@@ -60,6 +60,10 @@ async def _found(parts: Parts, owner: str, job_id: str) -> tuple[Row, Dataset, C
             "eject the job that they come from.",
             code=coverage.CODE,
         )
+    if not ready:
+        raise Gone(
+            f"{job_id} has no checkpoint left to compare the script's weights with.", code="no_checkpoint"
+        )
     return job, dataset, ready[0]
 
 

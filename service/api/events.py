@@ -16,6 +16,7 @@ from service.api.parameters import DEFAULT_LIMIT, After, AfterMetric, JobPath, L
 from service.auth import Scope, needs
 from service.bodies import AnyRequest
 from service.parts import Wired
+from service.schema import page_or_stream
 from service.views import checkpoint_view, event_view, metric_view
 
 MAX_NUMBER = 2**53
@@ -29,7 +30,7 @@ class Events(Controller):
     tags = ("jobs",)
     opt = needs(Scope.READ)
 
-    @get("/events")
+    @get("/events", operation_class=page_or_stream())
     async def events(
         self,
         request: AnyRequest,

@@ -28,9 +28,11 @@ from service.files import matches
 from service.forks import prepare_fork
 from service.idempotency import Once
 from service.parts import Parts, Wired
-from service.schema import body
+from service.schema import also_answers, body
 from service.submit import examine, submit
 from service.views import job_view
+
+UNDER_WAY = {202: (Job, "its worker has yet to stop it")}
 
 StateQuery = Annotated[JobState | None, QueryParameter(name="state")]
 NameQuery = Annotated[str | None, QueryParameter(name="name", max_length=63)]
@@ -73,7 +75,7 @@ class Jobs(Controller):
             learned = await _datasets_of(session, rows)
         return page_of(rows, limit, lambda row: job_view(row, learned[row.dataset_id]), lambda row: row.id)
 
-    @get("/{job_id:str}", opt=needs(Scope.READ))
+    @get("/{job_id:str}", opt=needs(Scope.READ), responses=also_answers({}, may_be_unchanged=True))
     async def show(
         self, request: AnyRequest, parts: Wired, job_id: JobPath, wait: Wait = 0
     ) -> Response[Job | None]:
@@ -91,17 +93,17 @@ class Jobs(Controller):
             return Response(None, status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         return Response(job_view(row, learned), headers=headers)
 
-    @post("/{job_id:str}/cancel", opt=needs(Scope.TRAIN), status_code=200)
+    @post("/{job_id:str}/cancel", opt=needs(Scope.TRAIN), status_code=200, responses=also_answers(UNDER_WAY))
     async def cancel(self, request: AnyRequest, parts: Wired, job_id: JobPath) -> Response[Job]:
         """200 and the cancelled job where it was queued; 202 where its worker has yet to stop it."""
         return await _steer(parts, request.user.owner, job_id, steering.cancel)
 
-    @post("/{job_id:str}/pause", opt=needs(Scope.TRAIN), status_code=200)
+    @post("/{job_id:str}/pause", opt=needs(Scope.TRAIN), status_code=200, responses=also_answers(UNDER_WAY))
     async def pause(self, request: AnyRequest, parts: Wired, job_id: JobPath) -> Response[Job]:
         """200 and the paused job where it was queued; 202 where its worker has yet to save it and stop."""
         return await _steer(parts, request.user.owner, job_id, steering.pause)
 
-    @post("/{job_id:str}/resume", opt=needs(Scope.TRAIN), status_code=200)
+    @post("/{job_id:str}/resume", opt=needs(Scope.TRAIN), status_code=200, responses=also_answers(UNDER_WAY))
     async def resume(self, request: AnyRequest, parts: Wired, job_id: JobPath) -> Response[Job]:
         """Back to the queue, to go on where it stopped; a job that was only asked to pause runs on."""
         return await _steer(parts, request.user.owner, job_id, steering.resume)

@@ -14,7 +14,7 @@ class Metrics(Controller):
     tags = ("metrics",)
     opt = needs(Scope.READ)
 
-    @get()
+    @get(media_type=MEDIA_TYPE)
     async def metrics(self, request: AnyRequest, parts: Wired) -> Response[bytes]:
         """Counters, gauges and histograms as text for Prometheus. Series of models are of the key's owner
         alone."""

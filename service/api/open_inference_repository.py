@@ -58,7 +58,7 @@ class OpenInferenceRepository(Controller):
         "/index",
         opt=needs(Scope.READ, takes_basic=True),
         status_code=200,
-        operation_class=body("application/json", IndexRequest),
+        operation_class=body("application/json", IndexRequest, is_required=False),
     )
     async def index(self, request: AnyRequest, parts: Wired) -> list[IndexEntry]:
         """Every version with its state, the newest 1,000; `{"ready": true}` only those that answer."""
@@ -69,7 +69,11 @@ class OpenInferenceRepository(Controller):
         ]
         return [entry for entry in entries if entry.state == "READY" or not asked.ready]
 
-    @post("/models/{model:str}/load", status_code=200, operation_class=body("application/json", LoadRequest))
+    @post(
+        "/models/{model:str}/load",
+        status_code=200,
+        operation_class=body("application/json", LoadRequest, is_required=False),
+    )
     async def load(self, request: AnyRequest, parts: Wired, model: ModelPath) -> None:
         """Reads the version that the model's name stands for into memory, anew where it is there, and replays
         its golden samples. The reply comes when it is ready."""
@@ -85,7 +89,9 @@ class OpenInferenceRepository(Controller):
         await parts.served(found)
 
     @post(
-        "/models/{model:str}/unload", status_code=200, operation_class=body("application/json", UnloadRequest)
+        "/models/{model:str}/unload",
+        status_code=200,
+        operation_class=body("application/json", UnloadRequest, is_required=False),
     )
     async def unload(self, request: AnyRequest, parts: Wired, model: ModelPath) -> None:
         """Takes every version of the model out of memory. Requests under way are answered first; the next one

@@ -1,6 +1,7 @@
 """`/v1/datasets/{name}/samples` and `preview.png`: a look at the rows."""
 
 import asyncio
+from pathlib import Path
 from typing import Annotated
 
 from litestar import Controller, Response, get
@@ -9,7 +10,7 @@ from litestar.params import QueryParameter
 from core.data.preview import preview_png, read_rows
 from core.db.models import Dataset as Row
 from core.db.statements import datasets
-from core.errors import Conflict, NotFound
+from core.errors import Conflict, Gone, NotFound
 from core.storage import keys
 from modelyard.specs import Sample
 from modelyard.specs import Samples as SamplesView
@@ -40,7 +41,7 @@ class Samples(Controller):
         if split not in manifest.splits:
             known = ", ".join(manifest.splits)
             raise NotFound(f"{name}@{row.version} has no split {split!r}; it has {known}.")
-        data = await asyncio.to_thread(parts.storage.fetch, data_key(row))
+        data = await _data(parts, row)
         rows = await asyncio.to_thread(read_rows, data, manifest, split, limit)
         return SamplesView(split, [Sample(index, values) for index, values in enumerate(rows)])
 
@@ -55,9 +56,16 @@ class Samples(Controller):
     ) -> Response[bytes]:
         """A grid of images of the training split with their labels."""
         row = await _readable(parts, request.user.owner, name)
-        data = await asyncio.to_thread(parts.storage.fetch, data_key(row))
+        data = await _data(parts, row)
         png = await asyncio.to_thread(preview_png, data, manifest_of(row), rows, cols)
         return Response(png, media_type="image/png")
+
+
+async def _data(parts: Parts, row: Row) -> Path:
+    try:
+        return await asyncio.to_thread(parts.storage.fetch, data_key(row))
+    except FileNotFoundError as error:  # deleted since the row was read
+        raise Gone(f"The data of {row.name}@{row.version} are deleted.", code="deleted") from error
 
 
 def data_key(row: Row) -> str:

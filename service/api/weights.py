@@ -10,6 +10,7 @@ from service.auth import Scope, needs
 from service.bodies import AnyRequest
 from service.models import require_model, require_version
 from service.parts import Wired
+from service.schema import answers_file
 from service.weights import send_weights
 
 
@@ -18,7 +19,7 @@ class VersionWeights(Controller):
     tags = ("models",)
     opt = needs(Scope.READ)
 
-    @get("/weights", media_type="application/octet-stream")
+    @get("/weights", media_type="application/octet-stream", responses=answers_file())
     async def weights(
         self,
         request: AnyRequest,

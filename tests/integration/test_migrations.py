@@ -13,8 +13,8 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, select, text
 
 from core.db.engines import open_database
-from core.db.models import AliasMove, Base, Version
-from migrations import current, downgrade, head, upgrade
+from core.db.models import REVISION, AliasMove, Base, Version
+from migrations import current, downgrade, head, is_compared, upgrade
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +28,9 @@ def test_upgrade_makes_exactly_the_tables_of_the_models(database_url: str) -> No
 
     database = open_database(database_url)
     with database.engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "include_object": is_compared}
+        )
         differences = compare_metadata(context, Base.metadata)
     database.close()
 
@@ -50,6 +52,10 @@ def test_up_down_up_comes_back_to_the_same_tables(database_url: str) -> None:
     assert set(Base.metadata.tables) <= first
     assert between == {"alembic_version"}
     assert second == first
+
+
+def test_the_code_knows_which_migration_its_tables_are_of() -> None:
+    assert head() == REVISION
 
 
 def test_a_second_upgrade_changes_nothing(database_url: str) -> None:

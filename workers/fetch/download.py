@@ -103,7 +103,8 @@ def _open(url: str) -> http.client.HTTPResponse:
     if urlsplit(url).scheme not in ("http", "https"):
         raise ValueError(f"expected http:// or https://, got {url[:200]!r}")
     request = urllib.request.Request(url, headers={"User-Agent": utils.USER_AGENT})  # noqa: S310 - just checked
-    return cast(http.client.HTTPResponse, urllib.request.urlopen(request, timeout=TIMEOUT_S))  # noqa: S310
+    opened = urllib.request.urlopen(request, timeout=TIMEOUT_S)  # noqa: S310 - checked above
+    return cast(http.client.HTTPResponse, opened)
 
 
 def _failed(what: str) -> Unavailable:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, assert_never
 
-from sqlalchemy import Select, delete, select
+from sqlalchemy import Select, delete, select, tuple_
 from sqlalchemy.sql.dml import Delete
 
 from core.db.models import Dataset, Event, Job, Metric
@@ -121,8 +121,8 @@ def metrics_after(
     if names:
         query = query.where(Metric.name.in_(names))
     if after is not None:
-        step, name = after
-        query = query.where((Metric.step > step) | ((Metric.step == step) & (Metric.name > name)))
+        # As one row value: a database goes to its place in the index, which it does not for an OR.
+        query = query.where(tuple_(Metric.step, Metric.name) > tuple_(*after))
     return query.order_by(Metric.step, Metric.name).limit(limit)
 
 
