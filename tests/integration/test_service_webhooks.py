@@ -1,4 +1,4 @@
-"""Webhooks through the service: made, told, listed, replayed; a message stands or falls with what it tells."""
+"""Webhooks through the service: made, told, listed, replayed. No message without its event."""
 
 from collections.abc import Iterator
 from pathlib import Path
