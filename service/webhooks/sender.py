@@ -31,6 +31,9 @@ from service.webhooks.targets import Target, read_target
 #: How often the outbox is looked into.
 LOOK_S = 1.0
 
+#: Added to that where the database did not answer.
+AWAY_S = 5.0
+
 #: Tries under way in this process: in all, for one owner, for one webhook. A receiver that hangs keeps none
 #: but its own messages waiting.
 MAX_AT_ONCE = 32
@@ -81,7 +84,8 @@ class Sender:
         try:
             while True:
                 self._ended.clear()
-                await _surviving(self.look)
+                if not await _survives(self.look):
+                    await asyncio.sleep(AWAY_S)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._look_s):
                         await self._ended.wait()
@@ -218,9 +222,11 @@ class Sender:
             await session.commit()
 
 
-async def _surviving(step: Callable[[], Awaitable[None]]) -> None:
+async def _survives(step: Callable[[], Awaitable[None]]) -> bool:
     """The loop outlives a database that is away: it says so and looks again."""
     try:
         await step()
-    except Exception:
-        log.exception("webhooks_not_looked_at", hint="the next look tries again")
+    except Exception as error:
+        log.warning("webhooks_not_looked_at", reason=str(error), hint="the next look tries again")
+        return False
+    return True

@@ -1,7 +1,9 @@
 """Webhooks through the service: made, told, listed, replayed. No message without its event."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -67,6 +69,48 @@ def test_a_job_that_ended_is_told_with_a_signature_that_a_foreign_library_takes(
     until(lambda: [d.state for d in client.webhooks.deliveries(made.id)] == ["delivered"])
     (delivery,) = client.webhooks.deliveries(made.id)
     assert (delivery.id, delivery.attempts, delivery.status, delivery.error) == (message.id, 1, 204, None)
+
+
+def test_the_pages_own_example_verifies_what_came_and_nothing_else(
+    me: Owner, client: Client, receiver: Receiver
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    written: dict[str, Any] = {}
+    exec(example, written)
+    verify = written["verify"]
+    secret = client.webhooks.create(receiver.url, EVERYTHING).secret
+    ended_job(me, JobState.FAILED)
+    (message,) = receiver.wait_for(1)
+    verify(secret, message.headers, message.body)
+    late = {**message.headers, "webhook-timestamp": str(int(message.headers["webhook-timestamp"]) - 301)}
+    for wrong in (
+        (secret, message.headers, message.body + b"\n"),
+        (secret, {**message.headers, "webhook-id": f"msg_{'0' * 32}"}, message.body),
+        (secret, late, message.body),
+        ("whsec_" + "A" * 43 + "=", message.headers, message.body),
+    ):
+        with pytest.raises(ValueError, match=r"signature|old"):
+            verify(*wrong)
+
+
+def test_the_page_names_every_event() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
+    assert set(re.findall(r"`([a-z]+\.[a-z]+)`", page.partition("## What comes")[0])) == set(WebhookEvent)
+
+
+def test_neither_secret_nor_url_is_in_the_log(
+    me: Owner, client: Client, receiver: Receiver, capfd: pytest.CaptureFixture[str]
+) -> None:
+    receiver.statuses = [500]
+    made = client.webhooks.create(f"{receiver.url}/token-in-the-path", EVERYTHING)
+    ended_job(me)
+    until(lambda: any(d.error for d in client.webhooks.deliveries(made.id)))
+    said = "".join(capfd.readouterr())
+    assert made.id in said, "it is named where it failed"
+    assert made.secret.removeprefix("whsec_") not in said
+    assert "token-in-the-path" not in said
+    assert str(receiver.port) not in said
 
 
 def test_versions_and_aliases_are_told_to_those_who_asked_for_them(
