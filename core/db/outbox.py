@@ -32,7 +32,7 @@ def listen() -> None:
 
 
 def _event_added(_mapper: Mapper[Event], connection: Connection, row: Event) -> None:
-    if row.type != "state" or row.data["state"] not in TERMINAL:
+    if row.type != "state" or row.data.get("state") not in TERMINAL:
         return
     job = connection.execute(select(Job.owner, Job.name).where(Job.id == row.job_id)).one()
     state = JobState(row.data["state"])
