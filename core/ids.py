@@ -13,6 +13,8 @@ UploadId = NewType("UploadId", str)
 BatchId = NewType("BatchId", str)
 KeyId = NewType("KeyId", str)
 AuditId = NewType("AuditId", str)
+WebhookId = NewType("WebhookId", str)
+MessageId = NewType("MessageId", str)
 
 
 def _new(prefix: str) -> str:
@@ -53,3 +55,11 @@ def key_id() -> KeyId:
 
 def audit_id() -> AuditId:
     return AuditId(_new("aud"))
+
+
+def webhook_id() -> WebhookId:
+    return WebhookId(_new("wh"))
+
+
+def message_id() -> MessageId:
+    return MessageId(_new("msg"))

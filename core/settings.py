@@ -128,6 +128,13 @@ class Settings(BaseSettings):
         default="",
         description="packages whose layers, transforms and losses a spec may name, by commas; or all",
     )
+    webhook_allow: str = Field(
+        default="",
+        description="networks and hosts that webhooks may reach beside public addresses, by commas",
+    )
+    webhook_timeout_s: float = Field(
+        default=15, gt=0, le=300, description="a webhook's receiver answers within so long"
+    )
     model_cache_bytes: int = Field(
         default=2048 * MIB, gt=0, description="bytes of loaded models kept by the predictor"
     )

@@ -21,6 +21,7 @@ from modelyard.resources.jobs import Jobs
 from modelyard.resources.keys import Keys
 from modelyard.resources.models import Models
 from modelyard.resources.resumable import Uploads
+from modelyard.resources.webhooks import Webhooks
 from modelyard.specs import AuditEntry, ComponentInfo
 from modelyard.transport import calls
 from modelyard.transport.resource import R, Resource, operation, streaming
@@ -42,6 +43,7 @@ class Service(Resource[R]):
         self.checkpoints = Checkpoints(runner)
         self.uploads = Uploads(runner)
         self.keys = Keys(runner)
+        self.webhooks = Webhooks(runner)
 
     @operation
     def components(self, family: str | None = None) -> Story[list[ComponentInfo]]:

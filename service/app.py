@@ -34,6 +34,7 @@ from service.api import (
     samples,
     suspects,
     uploads,
+    webhooks,
     weights,
 )
 from service.auth import undecided_routes
@@ -46,7 +47,13 @@ from service.problems import answer_problem
 from service.queries import KnownParameters
 from service.quick import Quick
 from service.schema import openapi_config
-from service.startup import first_admin_key, load_plugins, require_networks, require_safe_address
+from service.startup import (
+    first_admin_key,
+    load_plugins,
+    require_networks,
+    require_safe_address,
+    require_webhook_networks,
+)
 
 #: Bodies of routes that do not say otherwise.
 MAX_BODY_BYTES = 1024 * 1024
@@ -58,6 +65,7 @@ def create_app(settings: Settings) -> Edge:
     """The whole service as an ASGI app. Raises CannotStart where the settings do not allow it."""
     require_safe_address(settings)
     require_networks(settings)
+    require_webhook_networks(settings)
     load_plugins(settings)
     parts = open_parts(settings)
     app = Litestar(
@@ -86,6 +94,7 @@ def create_app(settings: Settings) -> Edge:
             batch_predictions.BatchPredictions,
             keys.Keys,
             audit.Audit,
+            webhooks.Webhooks,
             health.Health,
             metrics.Metrics,
         ],
@@ -123,7 +132,11 @@ async def _running(parts: Parts) -> AsyncIterator[None]:
         parts.explainer.start()
         if parts.processes is not None:
             parts.processes.start()
-        running = [create_task(parts.sweeper.run()), create_task(parts.keyring.follow())]
+        running = [
+            create_task(parts.sweeper.run()),
+            create_task(parts.sender.run()),
+            create_task(parts.keyring.follow()),
+        ]
         if parts.shared_buckets is not None:
             running.append(create_task(parts.shared_buckets.run()))
         try:

@@ -1,5 +1,5 @@
 """What becomes of what nobody needs any more: uploads and parts (their rows, then their bytes), exports of
-collected weights. Files without a row are `service.orphans`'."""
+collected weights, old messages to webhooks. Files without a row are `service.orphans`'."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ import structlog
 
 from core.db.engines import AsyncDatabase
 from core.db.models import BatchPrediction, utc_now
-from core.db.statements import batch_predictions, checkpoints, uploads
+from core.db.statements import batch_predictions, checkpoints, uploads, webhooks
 from core.export import stored
 from core.storage import Storage
 from core.storage.keys import batch_folder
@@ -24,6 +24,7 @@ async def collect(database: AsyncDatabase, storage: Storage, orphans: Orphans) -
     await collect_strays(database, storage)
     await collect_parts(database, storage)
     await collect_exports(database, storage)
+    await collect_deliveries(database)
     await orphans.collect()
 
 
@@ -38,6 +39,13 @@ async def collect_exports(database: AsyncDatabase, storage: Storage) -> None:
             if checkpoint_id not in ready:
                 await asyncio.to_thread(stored.forget, storage, checkpoint_id)
                 log.info("export_collected", checkpoint=checkpoint_id)
+
+
+async def collect_deliveries(database: AsyncDatabase) -> None:
+    """Messages to webhooks that arrived, or died, long ago."""
+    async with database.write() as session:
+        await session.execute(webhooks.forget_ended(utc_now() - webhooks.KEPT))
+        await session.commit()
 
 
 async def collect_expired(database: AsyncDatabase, storage: Storage) -> None:

@@ -1,6 +1,7 @@
 """What handlers work with: opened once, closed once, given to each handler that names it."""
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -45,6 +46,9 @@ from service.revisions import Revisions, open_near
 from service.shared_buckets import SharedBuckets
 from service.sweep import Sweeper
 from service.watch import Watcher
+from service.webhooks.addresses import Allowed
+from service.webhooks.posting import Post, Resolver
+from service.webhooks.sender import MAX_AT_ONCE, Sender
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,9 @@ class Parts:
     infer_room: Room
     exporter: Exporter
     joins: OnceEach[str]
+    resolver: Resolver
+    poster: Post
+    sender: Sender
     stopping: asyncio.Event
 
     async def served(self, found: Found) -> Served:
@@ -121,6 +128,7 @@ class Parts:
         self.helper.close()
         self.explainer.close()
         self.exporter.close()
+        self.resolver.close()
         if self.near is not None:
             self.near.close()
         if self.changes is not None:
@@ -143,6 +151,10 @@ def open_parts(settings: Settings) -> Parts:
     keyring = Keyring(database, Revisions(database, near, keys.revisions))
     buckets = Buckets(settings.requests_per_s, settings.requests_burst)
     is_limited = settings.auth == "on" and settings.requests_per_s > 0
+    resolver = Resolver(MAX_AT_ONCE)
+    poster = Post(
+        Allowed.of(settings.webhook_allow), settings.webhook_timeout_s, resolver, ssl.create_default_context()
+    )
     return Parts(
         settings=settings,
         database=database,
@@ -176,6 +188,9 @@ def open_parts(settings: Settings) -> Parts:
         infer_room=Room(),
         exporter=Exporter(settings, storage),
         joins=OnceEach(),
+        resolver=resolver,
+        poster=poster,
+        sender=Sender(database, poster),
         stopping=asyncio.Event(),
     )
 

@@ -24,6 +24,7 @@ MEDIA_TYPE = "application/problem+json"
 SENT_AS = {
     "job_state": "state",
     "batch_state": "state",
+    "delivery_state": "state",
     "job_name": "name",
     "kind": "format",
     "key_id": "key",

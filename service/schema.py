@@ -47,6 +47,8 @@ UNSEEN: tuple[type[msgspec.Struct], ...] = (
     specs.BatchRequest,
     specs.KeyRequest,
     specs.RotationRequest,
+    specs.WebhookRequest,
+    specs.ReplayRequest,
     specs.Problem,
     InferRequest,
     InferReply,

@@ -17,6 +17,7 @@ from core.settings import Settings
 from service.addresses import Addresses
 from service.auth import DEFAULT_OWNER, Scope
 from service.keys import digest_of, new_key
+from service.webhooks.addresses import Allowed
 
 
 class CannotStart(Exception):
@@ -38,6 +39,16 @@ def require_networks(settings: Settings) -> None:
     except ValueError as error:
         raise CannotStart(
             f"MODELYARD_TRUSTED_PROXIES: {error}; name addresses or networks such as 10.0.0.0/8, by commas."
+        ) from error
+
+
+def require_webhook_networks(settings: Settings) -> None:
+    """A network that is misspelt would silently allow nothing."""
+    try:
+        Allowed.of(settings.webhook_allow)
+    except ValueError as error:
+        raise CannotStart(
+            f"MODELYARD_WEBHOOK_ALLOW holds networks, addresses and host names, by commas: {error}."
         ) from error
 
 

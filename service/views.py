@@ -11,11 +11,13 @@ from core.db.models import (
     BatchPrediction,
     Checkpoint,
     Dataset,
+    Delivery,
     Event,
     Job,
     Key,
     Metric,
     Version,
+    Webhook,
 )
 from core.db.statements import batch_predictions
 from core.db.statements.jobs import TERMINAL
@@ -206,6 +208,26 @@ def audit_view(row: AuditEntry) -> specs.AuditEntry:
         made=row.made,
         request_id=row.request_id,
         address=row.address,
+    )
+
+
+def webhook_view(row: Webhook) -> specs.Webhook:
+    return msgspec.convert(row, specs.Webhook, from_attributes=True)
+
+
+def delivery_view(row: Delivery) -> specs.Delivery:
+    state = specs.DeliveryState(row.state)
+    return specs.Delivery(
+        id=row.message_id,
+        type=specs.WebhookEvent(row.type),
+        state=state,
+        attempts=row.attempts,
+        data=msgspec.json.decode(row.body)["data"],
+        created_at=row.created_at,
+        status=row.status,
+        error=row.error,
+        next_at=row.next_at if state is specs.DeliveryState.WAITING else None,
+        finished_at=row.finished_at,
     )
 
 

@@ -276,16 +276,22 @@ def service(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningService]:
     """One service a module and database; each test takes an owner of its own."""
-    home = tmp_path_factory.mktemp("home")
+    with run_on_both(request, tmp_path_factory.mktemp("home")) as running:
+        yield running
+
+
+@contextmanager
+def run_on_both(request: pytest.FixtureRequest, home: Path, **changes: Any) -> Iterator[RunningService]:
+    """For a fixture with the parameters sqlite and postgresql: a service with settings of its own."""
     if request.param == "sqlite":
-        with run_service(f"sqlite:///{home / 'modelyard.db'}", home) as running:
+        with run_service(f"sqlite:///{home / 'modelyard.db'}", home, **changes) as running:
             yield running
         return
     server_url: str = request.getfixturevalue("postgresql_url")
     name = f"service_{uuid4().hex}"
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
-    with run_service(server_url.replace("/postgres?", f"/{name}?"), home) as running:
+    with run_service(server_url.replace("/postgres?", f"/{name}?"), home, **changes) as running:
         yield running
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')

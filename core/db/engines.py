@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
+from core.db import outbox
 from core.db.wal import is_alone_needed
 
 BUSY_TIMEOUT_S = 30
@@ -36,6 +37,9 @@ class AsyncDatabase:
 
     async def close(self) -> None:
         await self.engine.dispose()
+
+
+outbox.listen()  # whoever writes through here what a webhook tells of, writes the message too
 
 
 def open_database(url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Database:

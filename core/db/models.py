@@ -18,6 +18,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     String,
+    Text,
     TypeDecorator,
     UniqueConstraint,
     desc,
@@ -460,3 +461,48 @@ class Worker(Base):
     torch: Mapped[str] = mapped_column(String(32))
     beat: Mapped[int] = mapped_column(default=0)
     started_at: Mapped[datetime]
+
+
+class Webhook(Base):
+    """Where an owner wants to be told of `events`. `state`: enabled | disabled. `secret` signs what is sent,
+    so it is kept as it is, and shown once."""
+
+    __tablename__ = "webhooks"
+    __table_args__ = (Index(None, "owner", "id"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(63))
+    url: Mapped[str] = mapped_column(String(2048))
+    events: Mapped[list[Any]]
+    secret: Mapped[bytes] = mapped_column(LargeBinary(32))
+    state: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[datetime]
+
+
+class Delivery(Base):
+    """One message to one webhook, written in the transaction of what it tells; `message_id` is the same for
+    all webhooks that are told. `body` is what is sent, byte for byte, in every try.
+
+    `state`: waiting -> sending (a service process claimed it) -> delivered | waiting | dead. `fence` rises
+    with each claim, and every write about a try carries it.
+    """
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        Index(None, "state", "next_at"),
+        Index(None, "state", "finished_at"),
+    )
+
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"), primary_key=True)
+    message_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(63))
+    type: Mapped[str] = mapped_column(String(40))
+    body: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(16))
+    fence: Mapped[int] = mapped_column(default=0)
+    attempts: Mapped[int] = mapped_column(default=0)
+    status: Mapped[int | None]
+    error: Mapped[str | None] = mapped_column(String(300))
+    next_at: Mapped[datetime]
+    created_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]

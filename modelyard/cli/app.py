@@ -19,6 +19,7 @@ from modelyard.cli import (
     predict,
     processes,
     uploads,
+    webhooks,
 )
 from modelyard.cli.session import Session
 from modelyard.errors import ModelyardError
@@ -43,6 +44,7 @@ app.command(components.components)
 app.command(uploads.app)
 app.command(keys.app)
 app.command(keys.audit)
+app.command(webhooks.app)
 app.command(doctor.doctor)
 app.command(processes.up)
 app.command(processes.serve)

@@ -75,6 +75,16 @@ from modelyard.specs.predictions import (
 )
 from modelyard.specs.suspects import Suspect, Suspects
 from modelyard.specs.uploads import DatasetUpload, Upload, UploadRequest
+from modelyard.specs.webhooks import (
+    CreatedWebhook,
+    Delivery,
+    DeliveryState,
+    Replayed,
+    ReplayRequest,
+    Webhook,
+    WebhookEvent,
+    WebhookRequest,
+)
 
 __all__ = [
     "MAX_INSTANCES",
@@ -95,10 +105,13 @@ __all__ = [
     "Compared",
     "Component",
     "ComponentInfo",
+    "CreatedWebhook",
     "Dataset",
     "DatasetSource",
     "DatasetState",
     "DatasetUpload",
+    "Delivery",
+    "DeliveryState",
     "EarlyStopping",
     "Ema",
     "Evaluation",
@@ -135,6 +148,8 @@ __all__ = [
     "Progress",
     "ProgressUpdate",
     "Registered",
+    "ReplayRequest",
+    "Replayed",
     "Requirement",
     "ResolvedTransforms",
     "RollbackRequest",
@@ -156,5 +171,8 @@ __all__ = [
     "Upload",
     "UploadRequest",
     "Wanted",
+    "Webhook",
+    "WebhookEvent",
+    "WebhookRequest",
     "WeightsFormat",
 ]

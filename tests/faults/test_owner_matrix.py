@@ -51,6 +51,8 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/v1/datasets"): {},
     ("POST", "/v1/uploads"): {},
     ("POST", "/v1/keys"): {},
+    ("POST", "/v1/webhooks"): {},
+    ("POST", "/v1/webhooks/{webhook_id}/replay"): {},
     ("POST", "/v1/batch-predictions"): {},
     ("POST", "/v2/repository/index"): {},
 }
@@ -101,6 +103,8 @@ def world(service: RunningService) -> Iterator[World]:
         owner.client.put(f"/v1/models/{NAME}/aliases/production", json={"version": 1})
         version = owner.client.get(f"/v1/models/{NAME}/versions/1").json()
         key = owner.client.post("/v1/keys", json={"name": "k", "scopes": ["read"]}).json()
+        hook = {"url": "https://hooks.example.com/", "events": ["job.failed"]}
+        webhook = owner.client.post("/v1/webhooks", json=hook).json()
         job = owner.post_job()
         now = utc_now()
         with service.database.write() as session:
@@ -114,6 +118,7 @@ def world(service: RunningService) -> Iterator[World]:
             session.add_all([upload, batch])
             session.commit()
             real = {"upload_id": upload.id, "batch_id": batch.id, "key_id": key["id"], "job_id": job["id"]}
+            real["webhook_id"] = webhook["id"]
         checkpoints = owner.client.get(f"/v1/jobs/{version['lineage']['job']}/checkpoints").json()["items"]
         real["checkpoint_id"] = checkpoints[0]["id"]
         made_up = {name: one[:-4] + ("0000" if one[-4:] != "0000" else "1111") for name, one in real.items()}

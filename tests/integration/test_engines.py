@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from core.db.engines import AsyncDatabase, Database, open_async_database, open_database
-from core.db.models import Dataset, Job
+from core.db.models import Dataset, Job, Webhook
 from core.db.statements import datasets
 from tests.rows import add_dataset, add_job, create_tables
 
@@ -193,3 +193,15 @@ def test_times_of_other_zones_are_compared_as_moments(database: Database) -> Non
 def test_another_database_is_refused_with_the_settings_name(opener: Callable[[str], object]) -> None:
     with pytest.raises(ValueError, match=r"MODELYARD_DATABASE_URL.*got mysql://"):
         opener("mysql://localhost/db")
+
+
+def test_an_error_of_the_database_tells_no_values(database: Database) -> None:
+    row = {"id": "wh_1", "owner": "ada", "url": "https://x/", "events": [], "state": "enabled"}
+    secret = b"a-secret-that-signs"
+    with database.write() as session:
+        values = {**row, "secret": secret, "created_at": datetime.now(UTC)}
+        session.execute(insert(Webhook).values(**values))
+        with pytest.raises(IntegrityError) as refused:
+            session.execute(insert(Webhook).values(**values))
+    assert secret.decode() not in str(refused.value)
+    assert secret.hex() not in str(refused.value)

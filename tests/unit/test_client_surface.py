@@ -56,7 +56,8 @@ def test_the_client_loads_no_server_and_no_command_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "resource", ["datasets", "jobs", "models", "batch_predictions", "checkpoints", "uploads", "keys"]
+    "resource",
+    ["datasets", "jobs", "models", "batch_predictions", "checkpoints", "uploads", "keys", "webhooks"],
 )
 def test_both_clients_offer_the_same_methods(resource: str) -> None:
     def methods(client: object) -> dict[str, str]:
@@ -70,7 +71,7 @@ def test_both_clients_offer_the_same_methods(resource: str) -> None:
 
 
 def test_every_public_method_says_what_it_does() -> None:
-    for module in ("datasets", "jobs", "models", "batch_predictions", "checkpoints", "keys"):
+    for module in ("datasets", "jobs", "models", "batch_predictions", "checkpoints", "keys", "webhooks"):
         for _, kind in inspect.getmembers(
             importlib.import_module(f"modelyard.resources.{module}"), inspect.isclass
         ):
