@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     wrong_keys_per_s: float = Field(
         default=20, gt=0, description="wrong keys that a client's address may show, in the long run"
     )
+    max_in_flight: int = Field(
+        default=4000, ge=1, description="requests answered at once, event streams among them"
+    )
     max_queued: int = Field(
         default=10_000, ge=1, description="jobs and batch predictions of an owner that wait"
     )

@@ -10,7 +10,7 @@ from litestar import Litestar
 from litestar.enums import ScopeType
 from litestar.types import HTTPScope, Receive, Scope, Send
 
-from core.errors import Forbidden, Malformed, ModelyardError
+from core.errors import Forbidden, Malformed, ModelyardError, Overloaded
 from core.redaction import redact
 from service.addresses import Hosts
 from service.caller import heard_from
@@ -42,6 +42,7 @@ class Edge:
         self._quick = quick
         self._traffic = parts.traffic
         self._hosts = Hosts(parts.settings)
+        self._in_flight, self._max_in_flight = 0, parts.settings.max_in_flight
         self._started, self._numbers = secrets.token_hex(8), itertools.count()
 
     def begin_stop(self) -> None:
@@ -59,6 +60,7 @@ class Edge:
         structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
         started_ns = time.perf_counter_ns()
         heard_from.set(receive)
+        self._in_flight += 1
         try:
             refusal = self._refusal(scope, headers)
             if refusal is not None:
@@ -68,6 +70,7 @@ class Edge:
             else:
                 await self.app(scope, exchange.receive, exchange.send)  # type: ignore[arg-type]  # Litestar types receive and send messages apart
         finally:
+            self._in_flight -= 1
             route = way.route if way is not None else scope.get("path_template") or "-"
             took_ns = time.perf_counter_ns() - started_ns
             self._traffic.add(scope["method"], route, exchange.status, took_ns)
@@ -106,6 +109,11 @@ class Edge:
             names = [name for name, _ in came]
             if (twice := next((name for name in SINGLE if names.count(name) > 1), None)) is not None:
                 return Malformed(f"The header {twice.decode()} came more than once; send it once.")
+        if self._in_flight > self._max_in_flight and not scope["path"].startswith(QUIET_ROUTES):
+            return Overloaded(
+                f"{self._max_in_flight} requests are being answered already; send the same one again.",
+                retry_after_s=1,
+            )
         refusal = self._hosts.refusal(headers.get(b"host", b"").decode("latin-1"))
         if refusal is not None:
             return refusal

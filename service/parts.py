@@ -40,9 +40,9 @@ from service.keyring import Keyring
 from service.metrics.stored import Counts
 from service.metrics.traffic import Traffic
 from service.once import OnceEach
-from service.open_inference.room import Room
 from service.orphans import Orphans
 from service.revisions import Revisions, open_near
+from service.room import Room
 from service.shared_buckets import SharedBuckets
 from service.sweep import Sweeper
 from service.watch import Watcher
@@ -77,7 +77,7 @@ class Parts:
     statistics: Statistics
     traffic: Traffic
     counts: Counts
-    infer_room: Room
+    body_room: Room
     exporter: Exporter
     joins: OnceEach[str]
     resolver: Resolver
@@ -185,7 +185,7 @@ def open_parts(settings: Settings) -> Parts:
         statistics=Statistics(),
         traffic=Traffic(),
         counts=Counts(database),
-        infer_room=Room(),
+        body_room=Room(),
         exporter=Exporter(settings, storage),
         joins=OnceEach(),
         resolver=resolver,

@@ -37,7 +37,11 @@ async def predict(
         is_small = (
             size_bytes <= SMALL_BYTES and len(instances) <= SMALL_ROWS and not isinstance(instances[0], bytes)
         )
-        decoded = decode() if is_small else await asyncio.to_thread(decode)
+        if is_small:
+            decoded = decode()
+        else:
+            with served.batcher.reading(len(instances)):
+                decoded = await asyncio.to_thread(decode)
         rows = [row for row in decoded if not isinstance(row, BadInstance)]
         decoded_ns = perf_counter_ns()
         computed = await served.outputs(rows) if rows else []

@@ -82,11 +82,13 @@ class Quick:
         await (self._infer(found, exchange) if is_infer else self._predict(found, exchange))
 
     async def _predict(self, found: Found, exchange: Exchange) -> None:
-        raw = await self._body(exchange, _announced(exchange.headers, MAX_BODY_BYTES), MAX_BODY_BYTES)
-        asked = decode(raw, PredictRequest)
-        reply = await predict_explained(
-            self._parts, found, asked.instances, asked.top_k, len(raw), asked.explain
-        )
+        size = _announced(exchange.headers, MAX_BODY_BYTES)
+        with self._parts.body_room.taken(min(size, MAX_BODY_BYTES)):
+            raw = await self._body(exchange, size, MAX_BODY_BYTES)
+            asked = decode(raw, PredictRequest)
+            reply = await predict_explained(
+                self._parts, found, asked.instances, asked.top_k, len(raw), asked.explain
+            )
         is_short = len(reply.predictions) * asked.top_k <= MANY_SCORES
         body = _encode(reply) if is_short else await asyncio.to_thread(_encode, reply)
         await exchange.answer(200, [(b"content-type", JSON)], body)
@@ -94,7 +96,7 @@ class Quick:
     async def _infer(self, found: Found, exchange: Exchange) -> None:
         headers = exchange.headers
         size = _announced(headers, MAX_INFER_BYTES)
-        with self._parts.infer_room.taken(min(size, MAX_INFER_BYTES)):
+        with self._parts.body_room.taken(min(size, MAX_INFER_BYTES)):
             raw = await self._body(exchange, size, MAX_INFER_BYTES)
             length = headers.get(_HEADER_LENGTH)
             encoded = await infer(

@@ -116,7 +116,7 @@ class OpenInferenceModels(Controller):
         """Tensors in, tensors out; in JSON, or as binary data after the JSON, gzip or deflate both ways."""
         announced = request.headers.get("content-length", "")
         size = int(announced) if announced.isdigit() and len(announced) < 20 else MAX_BODY_BYTES
-        with parts.infer_room.taken(min(size, MAX_BODY_BYTES)):
+        with parts.body_room.taken(min(size, MAX_BODY_BYTES)):
             return await _answer(request, parts, model, reference)
 
 

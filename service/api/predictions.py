@@ -12,7 +12,8 @@ from modelyard.specs import Method, Prediction, PredictReply, PredictRequest, Pr
 from service.auth import Scope, needs
 from service.bodies import MIB, AnyRequest, decode, read_body
 from service.explanations import predict_explained
-from service.parts import Wired
+from service.inference.names import Found
+from service.parts import Parts, Wired
 from service.prediction_bodies.columns import Takes
 from service.prediction_bodies.reading import MEDIA_TYPES as ROW_TYPES
 from service.prediction_bodies.reading import read_rows
@@ -21,9 +22,6 @@ from service.schema import body
 MAX_BODY_BYTES = 32 * MIB
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
 BODIES = ("application/json", *IMAGE_TYPES, *ROW_TYPES)
-
-#: Taken where it is set and no version is named.
-DEFAULT_ALIAS = "production"
 
 Reference = Annotated[
     str, PathParameter(description="`name`, or `name@` and a version, an alias or `latest`")
@@ -58,21 +56,28 @@ class Predictions(Controller):
             raise UnsupportedMedia(f"Expected {' or '.join(BODIES)}, got {kind[:100]!r}.")
         name, _, reference = model.partition("@")
         found = await parts.names.resolve(request.user.owner, name, reference if "@" in model else None)
-        timeout_s = parts.settings.chunk_timeout_s
-        if kind in ROW_TYPES:
-            rows = await read_rows(request, limit=MAX_BODY_BYTES, timeout_s=timeout_s)
-            manifest = (await parts.served(found)).predictor.manifest
-            instances = await asyncio.to_thread(rows, Takes(manifest.kind, manifest.prepare))
-            return await predict_explained(parts, found, instances, top_k, MAX_BODY_BYTES, explain)
-        raw = await read_body(request, limit=MAX_BODY_BYTES, timeout_s=timeout_s)
-        if kind == "application/json":
-            asked = decode(raw, PredictRequest)
-            return await predict_explained(
-                parts, found, asked.instances, asked.top_k, len(raw), asked.explain
-            )
-        reply = await predict_explained(parts, found, [raw], top_k, len(raw), explain)
-        require_readable(reply.predictions[0])
-        return reply
+        announced = request.headers.get("content-length", "")
+        size = int(announced) if announced.isdigit() and len(announced) < 20 else MAX_BODY_BYTES
+        with parts.body_room.taken(min(size, MAX_BODY_BYTES)):
+            return await _answer(request, parts, found, kind, top_k, explain)
+
+
+async def _answer(
+    request: AnyRequest, parts: Parts, found: Found, kind: str, top_k: int, explain: Method | None
+) -> PredictReply:
+    timeout_s = parts.settings.chunk_timeout_s
+    if kind in ROW_TYPES:
+        rows = await read_rows(request, limit=MAX_BODY_BYTES, timeout_s=timeout_s)
+        manifest = (await parts.served(found)).predictor.manifest
+        instances = await asyncio.to_thread(rows, Takes(manifest.kind, manifest.prepare))
+        return await predict_explained(parts, found, instances, top_k, MAX_BODY_BYTES, explain)
+    raw = await read_body(request, limit=MAX_BODY_BYTES, timeout_s=timeout_s)
+    if kind == "application/json":
+        asked = decode(raw, PredictRequest)
+        return await predict_explained(parts, found, asked.instances, asked.top_k, len(raw), asked.explain)
+    reply = await predict_explained(parts, found, [raw], top_k, len(raw), explain)
+    require_readable(reply.predictions[0])
+    return reply
 
 
 def require_readable(prediction: Prediction) -> None:

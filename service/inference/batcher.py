@@ -8,7 +8,8 @@ the next, which takes all that there is room for. So a batch is as large as the 
 import asyncio
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -20,8 +21,8 @@ MAX_ROWS = 32
 #: What may wait for one model.
 MAX_WAITING_ROWS = 4096
 MAX_WAITING_BYTES = 256 * 1024 * 1024
-#: Whoever would wait longer is refused as they come.
-MAX_WAIT_S = 10.0
+#: Whoever would wait longer is refused as they come; and so soon all is as before once too many have stopped.
+MAX_WAIT_S = 3.0
 #: Of the event loop, in which nobody new came: in the first a body may be read that is asked in the second.
 QUIET_TURNS = 2
 #: How much the latest forward counts for in the estimate of what a row takes.
@@ -96,6 +97,7 @@ class Batcher(Generic[R, A]):
         self._forward_s = 0.0
         self._is_awake = False
         self._came = 0
+        self._reading_rows = 0
         self.waiting_rows = self.waiting_bytes = self.in_flight_rows = 0
 
     async def ask(self, rows: Sequence[R], size_bytes: int = 0) -> list[Part[A]]:
@@ -119,6 +121,17 @@ class Batcher(Generic[R, A]):
                 self._leave(piece)
             raise
 
+    @contextmanager
+    def reading(self, num_rows: int) -> Iterator[None]:
+        """Around rows that are being made of what came, elsewhere: they count among those that wait. Raises
+        Overloaded before anything is done for who would be refused afterwards."""
+        self._require_room()
+        self._reading_rows += num_rows
+        try:
+            yield
+        finally:
+            self._reading_rows -= num_rows
+
     def lets_wait(self, num_rows: int) -> bool:
         """Whether so many rows that come now take more than the next forward, which begins soon."""
         return self.in_flight_rows > 0 or self.waiting_rows + num_rows > self._max_rows
@@ -126,7 +139,8 @@ class Batcher(Generic[R, A]):
     @property
     def wait_s(self) -> float:
         """How long a row that comes now would wait, by what the latest forwards took."""
-        return math.ceil(self.waiting_rows / self._max_rows) * self._forward_s
+        rows = self.waiting_rows + self._reading_rows
+        return math.ceil(rows / self._max_rows) * self._forward_s
 
     @property
     def waiting_requests(self) -> int:
@@ -136,10 +150,11 @@ class Batcher(Generic[R, A]):
     def _require_room(self) -> None:
         """What waits is bounded before a request is added: a large one is taken as well as a small."""
         wait_s = self.wait_s
-        is_full = self.waiting_rows >= MAX_WAITING_ROWS or self.waiting_bytes >= MAX_WAITING_BYTES
+        rows = self.waiting_rows + self._reading_rows
+        is_full = rows >= MAX_WAITING_ROWS or self.waiting_bytes >= MAX_WAITING_BYTES
         if is_full or wait_s > MAX_WAIT_S:
             raise Overloaded(
-                f"{self.waiting_rows} rows wait for this model already; send the same request again.",
+                f"{rows} rows wait for this model already; send the same request again.",
                 retry_after_s=max(1, round(wait_s)),
             )
 

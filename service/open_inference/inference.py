@@ -53,7 +53,7 @@ async def infer(
         asked = await _read(body, header_length, content_encoding)
         signature = signature_of(version)
         require_outputs(asked.request.outputs, signature)
-        with parts.infer_room.taken(asked.size_bytes):  # an inflated body is larger than what came
+        with parts.body_room.taken(asked.size_bytes):  # an inflated body is larger than what came
             computed = await _within(asked.request.parameters.timeout, _computed(parts, found, asked))
         encoding = partial(
             encode_reply,
@@ -97,7 +97,11 @@ async def _computed(parts: Parts, found: Found, asked: Asked) -> Computed:
     predictor = served.predictor
     started_ns = perf_counter_ns()
     decode = partial(rows_of, predictor, asked.tensors)
-    rows = decode() if _is_short(predictor.manifest.kind, asked) else await asyncio.to_thread(decode)
+    if _is_short(predictor.manifest.kind, asked):
+        rows = decode()
+    else:
+        with served.batcher.reading(asked.num_rows):
+            rows = await asyncio.to_thread(decode)
     decoded_ns = perf_counter_ns()
     parts_BC = await served.outputs(rows) if rows else []
     inferred_ns = perf_counter_ns()
@@ -116,8 +120,7 @@ def _is_short(kind: Kind, asked: Asked) -> bool:
     """Whether making its rows takes no time worth speaking of: few of them, and no encoded images, which may
     be of any size once they are decoded."""
     is_encoded = kind is Kind.IMAGES and any(array.dtype == object for array in asked.tensors.values())
-    num_rows = max((len(array) for array in asked.tensors.values() if array.ndim), default=0)
-    return asked.size_bytes <= _LARGE_BYTES and num_rows <= SMALL_ROWS and not is_encoded
+    return asked.size_bytes <= _LARGE_BYTES and asked.num_rows <= SMALL_ROWS and not is_encoded
 
 
 async def _within(timeout_us: int, computing: Coroutine[None, None, Computed]) -> Computed:

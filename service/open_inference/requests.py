@@ -97,6 +97,11 @@ class Asked:
         """What the tensors hold in memory."""
         return sum(map(tensors.size_bytes, self.tensors.values()))
 
+    @property
+    def num_rows(self) -> int:
+        """As the longest of them says: whether all say the same is looked at as rows are made."""
+        return max((len(array) for array in self.tensors.values() if array.ndim), default=0)
+
 
 def read_request(body: bytes, header_length: str | None) -> Asked:
     """`header_length` is what `Inference-Header-Content-Length` says, None where it isn't sent. Raises

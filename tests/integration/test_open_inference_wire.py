@@ -14,7 +14,7 @@ from tritonclient.utils import InferenceServerException
 from core.errors import Unavailable
 from service.inference.engine import Engine
 from service.open_inference.inference import MAX_BODY_BYTES
-from service.open_inference.room import Room
+from service.room import Room
 from tests.triton import ROWS, Zoo, tensor, wanted
 
 PATH = "/v2/models/arrays/infer"
@@ -295,7 +295,7 @@ def test_a_full_queue_is_503_with_a_time_to_come_back(
 def test_bodies_have_so_much_room_together_and_no_more(
     zoo: Zoo, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(zoo.service.server.config.app.parts.infer_room, "_limit", 100)
+    monkeypatch.setattr(zoo.service.server.config.app.parts.body_room, "_limit", 100)
     reply = http.post(PATH, json=asked())
     assert "100 is the bound" in refusal(reply, 503)
     assert "retry-after" in reply.headers

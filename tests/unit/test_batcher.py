@@ -269,3 +269,16 @@ async def test_where_there_is_no_room_or_nobody_to_compute_nothing_is_tried_agai
     assert [type(answer) for answer in answers] == [Unavailable] * 3
     assert tried == [[0, 1, 2]]
     assert batching.waiting_rows == 0
+
+
+async def test_rows_that_are_still_being_read_count_among_those_that_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batcher, "MAX_WAITING_ROWS", 8)
+    batching = Batcher(Net())
+    with batching.reading(5), batching.reading(3):
+        with pytest.raises(Unavailable, match="8 rows wait"), batching.reading(1):
+            raise AssertionError("nothing is read for who is refused")
+        with pytest.raises(Unavailable, match="8 rows wait"):
+            await batching.ask([1])
+    assert await asked(batching, 1) == [2]
