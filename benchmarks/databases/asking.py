@@ -120,5 +120,5 @@ def _service(url: str, home: Path) -> Iterator[str]:
             time.sleep(0.1)
         yield base
     finally:
-        process.terminate()
-        process.wait(60)
+        process.kill()  # nothing is under way, and the folder goes with it
+        process.wait()
