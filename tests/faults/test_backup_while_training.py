@@ -36,6 +36,7 @@ def databases(postgresql_url: str, tmp_path: Path) -> Iterator[dict[str, str]]:
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
+@pytest.mark.usefixtures("preloaded")
 @pytest.mark.parametrize(("here", "there"), [("sqlite", "postgresql"), ("postgresql", "sqlite")])
 def test_a_training_that_was_backed_up_while_it_ran_ends_elsewhere_as_the_unbroken_one(
     databases: dict[str, str], tmp_path: Path, here: str, there: str
