@@ -20,7 +20,6 @@ from service.bodies import decode, read_whole, too_large
 from service.exchange import Exchange, Headers
 from service.explanations import predict_explained
 from service.gate import bearer_of
-from service.inference.names import Found
 from service.open_inference.compression import accepted
 from service.open_inference.inference import HEADER_LENGTH, infer
 from service.open_inference.inference import MAX_BODY_BYTES as MAX_INFER_BYTES
@@ -78,10 +77,10 @@ class Quick:
         if is_infer:
             authorization = bearer_of(authorization)
         principal = await parts.gate.admit(scope, authorization, NEEDED)
-        found = await parts.names.resolve(principal.owner, way.model, way.reference)
-        await (self._infer(found, exchange) if is_infer else self._predict(found, exchange))
+        await (self._infer if is_infer else self._predict)(way, principal.owner, exchange)
 
-    async def _predict(self, found: Found, exchange: Exchange) -> None:
+    async def _predict(self, way: Way, owner: str, exchange: Exchange) -> None:
+        found = await self._parts.names.resolve(owner, way.model, way.reference)
         size = _announced(exchange.headers, MAX_BODY_BYTES)
         with self._parts.body_room.taken(min(size, MAX_BODY_BYTES)):
             raw = await self._body(exchange, size, MAX_BODY_BYTES)
@@ -93,11 +92,13 @@ class Quick:
         body = _encode(reply) if is_short else await asyncio.to_thread(_encode, reply)
         await exchange.answer(200, [(b"content-type", JSON)], body)
 
-    async def _infer(self, found: Found, exchange: Exchange) -> None:
+    async def _infer(self, way: Way, owner: str, exchange: Exchange) -> None:
+        """The body is read before anything is refused, so that clients of one connection keep it."""
         headers = exchange.headers
         size = _announced(headers, MAX_INFER_BYTES)
         with self._parts.body_room.taken(min(size, MAX_INFER_BYTES)):
             raw = await self._body(exchange, size, MAX_INFER_BYTES)
+            found = await self._parts.names.resolve(owner, way.model, way.reference)
             length = headers.get(_HEADER_LENGTH)
             encoded = await infer(
                 self._parts, found, raw, None if length is None else length.decode("latin-1")

@@ -77,6 +77,8 @@ class Sender:
         self._now = now
         self._claims: Stillness[tuple[str, str], int] = Stillness()
         self._under_way: dict[asyncio.Task[None], tuple[str, str]] = {}
+        #: Ours until they are settled.
+        self._held: set[Claim] = set()
         self._ended = asyncio.Event()
 
     async def run(self) -> None:
@@ -93,6 +95,9 @@ class Sender:
             for task in self._under_way:
                 task.cancel()
             await asyncio.gather(*self._under_way, return_exceptions=True)
+            for claim in self._held:
+                with suppress(Exception):  # another takes it back later
+                    await self._give_back(claim)
 
     async def look(self) -> None:
         """Takes back what died, and begins what is due as far as there is room."""
@@ -101,7 +106,9 @@ class Sender:
         seen = {(claim.webhook_id, claim.message_id): claim.fence for claim in claimed}
         limit_s = 2 * (self._post.timeout_s + LINGER_S)  # a try takes half of it at most
         for (webhook_id, message_id), fence in self._claims.still(seen, self._clock(), limit_s):
-            await self._give_back(Claim(webhook_id, message_id, fence))
+            claim = Claim(webhook_id, message_id, fence)
+            await self._give_back(claim)
+            self._held.discard(claim)
         await self._begin()
 
     async def settled(self) -> None:
@@ -131,8 +138,10 @@ class Sender:
             if row is None:
                 return  # another service has it
             webhook = await session.get_one(Webhook, seen.webhook_id)
+            claim = Claim(row.webhook_id, row.message_id, row.fence)
+            self._held.add(claim)
             await session.commit()
-        task = asyncio.create_task(self._deliver(webhook, row))
+        task = asyncio.create_task(self._deliver(webhook, row, claim))
         self._under_way[task] = (webhook.id, webhook.owner)
         task.add_done_callback(self._leave)
 
@@ -142,16 +151,15 @@ class Sender:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("webhook_try_not_settled", exc_info=error, hint="it is taken back and tried again")
 
-    async def _deliver(self, webhook: Webhook, row: Delivery) -> None:
-        claim = Claim(row.webhook_id, row.message_id, row.fence)
+    async def _deliver(self, webhook: Webhook, row: Delivery, claim: Claim) -> None:
+        await self._tried(webhook, row, claim)
+        self._held.discard(claim)
+
+    async def _tried(self, webhook: Webhook, row: Delivery, claim: Claim) -> None:
         if webhook.state == webhooks.DISABLED:
             await self._settle(claim, state=DeliveryState.DEAD, error="the webhook is disabled")
             return
-        try:
-            answer, error = await self._try(webhook, row)
-        except asyncio.CancelledError:
-            await self._give_back(claim)
-            raise
+        answer, error = await self._try(webhook, row)
         if error is None:
             await self._settle(claim, state=DeliveryState.DELIVERED, status=answer.status, error=None)
         elif answer.status == GONE:
