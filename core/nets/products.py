@@ -57,37 +57,37 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         or torch._C._functorch.peek_interpreter_stack() is not None  # inside vmap and its like
     ):
         return _torchs_own(input, weight, bias)
-    if torch.is_grad_enabled():
-        return Linear.apply(input, weight, bias)  # type: ignore[no-any-return] # torch left it untyped
-    return multiply(input, weight, bias)
+    # A view of what comes out, not what comes out: what follows may write into it.
+    rows = input if input.dim() == 2 else input.flatten(0, -2)
+    product = Linear.apply(rows, weight, bias) if torch.is_grad_enabled() else multiply(rows, weight, bias)
+    return product if input.dim() == 2 else product.view(*input.shape[:-1], -1)
 
 
 class Linear(torch.autograd.Function):
-    """Differentiable as often as one likes: where gradients have gradients the products below are recorded
-    again."""
+    """Of a matrix of rows. Differentiable as often as one likes: where gradients have gradients the products
+    below are recorded again."""
 
     @staticmethod
-    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(input, weight)
-        return multiply(input, weight, bias)
+    def forward(ctx: Any, rows_BI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+        ctx.save_for_backward(rows_BI, weight_OI)
+        return multiply(rows_BI, weight_OI, bias_O)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        input, weight = ctx.saved_tensors
-        needs_input, needs_weight, needs_bias = ctx.needs_input_grad
-        rows_BO, rows_BI = grad.flatten(0, -2), input.flatten(0, -2)
+    def backward(ctx: Any, grad_BO: Tensor) -> tuple[Tensor | None, ...]:
+        rows_BI, weight_OI = ctx.saved_tensors
+        needs_rows, needs_weight, needs_bias = ctx.needs_input_grad
         return (
-            linear(grad, weight.t()) if needs_input else None,
-            linear(rows_BO.t(), rows_BI.t()) if needs_weight else None,
-            rows_BO.sum(0) if needs_bias else None,
+            linear(grad_BO, weight_OI.t()) if needs_rows else None,
+            linear(grad_BO.t(), rows_BI.t()) if needs_weight else None,
+            grad_BO.sum(0) if needs_bias else None,
         )
 
 
-def multiply(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """[..., I] by [O, I], and the bias [O]: [..., O]."""
-    rows = _laid_out(input if input.dim() == 2 else input.flatten(0, -2))
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, _laid_out(weight), bias, "none", [], "")
-    return product.view(*input.shape[:-1], -1)
+def multiply(rows_BI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+    """[B, O]."""
+    rows_BI, weight_OI = _laid_out(rows_BI), _laid_out(weight_OI)
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(rows_BI, weight_OI, bias_O, "none", [], "")
+    return product
 
 
 def _laid_out(matrix: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ PACKAGES = {
     "uvicorn": ("uvicorn", "0.40"),
     "celery": ("celery", "5.7"),
     "kombu": ("kombu", "5.7"),
-    "redis": ("redis", ""),  # kombu[redis] knows which
+    "redis": ("redis", "6.2"),
     "sqlalchemy": ("SQLAlchemy", "2.1"),
     "alembic": ("alembic", "1.20"),
     "psycopg": ("psycopg", "3.3"),
