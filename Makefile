@@ -29,7 +29,7 @@ demo: $(SERVER) ## train a small CNN on scikit-learn's digits and ask it, over H
 up: $(SERVER) ## start the embedded stack in ~/.modelyard and stay; Ctrl-C stops it
 	$(BIN)/python -m deploy.local
 
-test: $(DEV) ## run the whole suite but its long tests, at most 10 minutes on two cores
+test: $(DEV) ## run the whole suite but its long tests and most faults, about 20 minutes on two cores
 	$(BIN)/pytest tests -m 'not deep and not faults' -n 2 --dist loadgroup
 
 test-deep: $(DEV) ## run the long tests

@@ -24,30 +24,15 @@ _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 
 
-async def chunks(
-    request: AnyRequest, *, limit: int, timeout_s: float, may_be_encoded: bool = False
-) -> AsyncIterator[bytes]:
-    """The body as it comes in; where it `may_be_encoded` the caller undoes that. Raises TooLarge beyond
-    `limit` (before reading, where the length is announced), Malformed where nothing comes for `timeout_s` or
-    the client leaves."""
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limit:
-        raise too_large(limit, f"{announced} were announced")
-    if not may_be_encoded and request.headers.get("content-encoding", "identity") != "identity":
-        raise UnsupportedMedia("A body is taken as it is; send it without Content-Encoding.")
-    async for piece in pieces(request.receive, limit=limit, timeout_s=timeout_s):
-        yield piece
-
-
-async def pieces(
-    receive: Callable[[], Awaitable[Any]], *, limit: int, timeout_s: float
-) -> AsyncIterator[bytes]:
-    """Of a body, as the server hands them over. Raises as `chunks` does."""
+async def chunks(request: AnyRequest, *, limit: int, timeout_s: float) -> AsyncIterator[bytes]:
+    """The body as it comes in. Raises TooLarge beyond `limit` (before reading, where the length is
+    announced), Malformed where nothing comes for `timeout_s` or the client leaves."""
+    _require_taken(request, limit, may_be_encoded=False)
     received = 0
     while True:
         try:
             async with asyncio.timeout(timeout_s):
-                message = await receive()
+                message = await request.receive()
         except TimeoutError as error:
             raise Malformed(
                 f"Nothing of the body came for {timeout_s:g} s; send it again.", code="body_timeout"
@@ -66,16 +51,17 @@ async def pieces(
 async def read_body(
     request: AnyRequest, *, limit: int, timeout_s: float, may_be_encoded: bool = False
 ) -> bytes:
-    """A whole small body, all of it within `timeout_s`."""
-    coming = chunks(request, limit=limit, timeout_s=timeout_s, may_be_encoded=may_be_encoded)
-    return await whole(coming, timeout_s)
+    """A whole small body, all of it within `timeout_s`. Where it `may_be_encoded` the caller undoes that."""
+    _require_taken(request, limit, may_be_encoded=may_be_encoded)
+    return await read_whole(request.receive, limit=limit, timeout_s=timeout_s)
 
 
 async def read_whole(receive: Callable[[], Awaitable[Any]], *, limit: int, timeout_s: float) -> bytes:
-    """As `whole` of `pieces`, for a body that mostly lies there already: a third of their cost."""
+    """For a body that mostly lies there already: one alarm for all of it. Raises as `chunks` does, and
+    Malformed where its end does not come in time."""
     came, size = list[bytes](), 0
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(timeout_s):  # not `whole_within`: this is done for every prediction
             while True:
                 message = await receive()
                 if message["type"] != "http.request":
@@ -86,15 +72,6 @@ async def read_whole(receive: Callable[[], Awaitable[Any]], *, limit: int, timeo
                     raise too_large(limit, "more came")
                 if not message.get("more_body", False):
                     return came[0] if len(came) == 1 else b"".join(came)
-    except TimeoutError as error:
-        raise _late(timeout_s) from error
-
-
-async def whole(coming: AsyncIterator[bytes], timeout_s: float) -> bytes:
-    """Raises Malformed where the end does not come in time."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            return b"".join([piece async for piece in coming])
     except TimeoutError as error:
         raise _late(timeout_s) from error
 
@@ -151,6 +128,14 @@ def pointer_of(message: str) -> tuple[str, str]:
 
 def too_large(limit: int, came: str) -> TooLarge:
     return TooLarge(f"This route takes at most {limit} bytes; {came}.")
+
+
+def _require_taken(request: AnyRequest, limit: int, *, may_be_encoded: bool) -> None:
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > limit:
+        raise too_large(limit, f"{announced} were announced")
+    if not may_be_encoded and request.headers.get("content-encoding", "identity") != "identity":
+        raise UnsupportedMedia("A body is taken as it is; send it without Content-Encoding.")
 
 
 def _incomplete() -> Malformed:

@@ -39,12 +39,12 @@ from service.inference.statistics import Statistics, name_of
 from service.keyring import Keyring
 from service.metrics.stored import Counts
 from service.metrics.traffic import Traffic
-from service.once import OnceEach
 from service.orphans import Orphans
 from service.revisions import Revisions, open_near
 from service.room import Room
 from service.shared_buckets import SharedBuckets
 from service.sweep import Sweeper
+from service.together import Together
 from service.watch import Watcher
 from service.webhooks.addresses import Allowed
 from service.webhooks.posting import Post, Resolver
@@ -79,7 +79,7 @@ class Parts:
     counts: Counts
     body_room: Room
     exporter: Exporter
-    joins: OnceEach[str]
+    joins: Together[str, str]
     resolver: Resolver
     poster: Post
     sender: Sender
@@ -187,7 +187,7 @@ def open_parts(settings: Settings) -> Parts:
         counts=Counts(database),
         body_room=Room(),
         exporter=Exporter(settings, storage),
-        joins=OnceEach(),
+        joins=Together(),
         resolver=resolver,
         poster=poster,
         sender=Sender(database, poster),

@@ -72,7 +72,7 @@ class Quick:
     async def answer(self, way: Way, scope: HTTPScope, exchange: Exchange) -> None:
         """Raises what is to be told as a problem."""
         parts = self._parts
-        is_infer = way.route is not PREDICT_ROUTE
+        is_infer = way.route != PREDICT_ROUTE
         authorization: str | None = exchange.headers.get(b"authorization", b"").decode("latin-1") or None
         if is_infer:
             authorization = bearer_of(authorization)

@@ -91,7 +91,7 @@ async def complete(parts: Parts, row: Upload) -> str:
     a service died half-way. Who asks while it is under way waits for it: two would take twice the disk."""
     if row.sha256 is not None:
         return row.sha256
-    return await parts.joins.run(row.id, lambda: _complete(parts, row))
+    return await parts.joins.ask(row.id, lambda: _complete(parts, row))
 
 
 async def _complete(parts: Parts, row: Upload) -> str:

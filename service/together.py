@@ -1,4 +1,4 @@
-"""One question for however many ask it meanwhile."""
+"""What several ask for at once, and is done once."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
@@ -10,7 +10,8 @@ V = TypeVar("V")
 
 class Together(Generic[K, V]):
     """Of many who ask the same at once one goes to the database: else each of a hundred open connections
-    would, at the moment when what was remembered is too old."""
+    would, at the moment when what was remembered is too old. So it is with work that must not be done
+    twice."""
 
     def __init__(self) -> None:
         self._asking: dict[K, asyncio.Task[V]] = {}

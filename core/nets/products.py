@@ -37,11 +37,6 @@ def multiply_by_onednn() -> None:
     functional.linear = linear
 
 
-def multiply_as_torch_does() -> None:
-    """Undoes `multiply_by_onednn`."""
-    functional.linear = _torchs_own
-
-
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`torch.nn.functional.linear`: the same sums in another order. What oneDNN is not for goes torch's
     way."""

@@ -25,7 +25,6 @@ from core.settings import Settings
 from core.storage import open_storage
 from service.collection import collect_expired, collect_strays
 from service.from_upload import paths_of
-from service.once import OnceEach
 from tests.prepared import manifest_of
 from tests.running_service import Owner, RunningService, run_service
 from tests.uploads import DATA, PIECE, begin, complete, offset_of, row_of, send, stored
@@ -218,26 +217,6 @@ def test_bytes_of_uploads_without_a_row_are_collected_and_no_others(
     assert stored(service, "upl_gone") == stored(service, "upl_lost") == {}
     assert len(stored(service, known)) == 1
     assert stored(service, whole) == {"/data": DATA}
-
-
-async def test_of_many_who_finish_an_upload_at_once_one_puts_it_together() -> None:
-    joins: OnceEach[str] = OnceEach()
-    begun: list[str] = []
-    let_go = asyncio.Event()
-
-    async def work() -> str:
-        begun.append("x")
-        await let_go.wait()
-        return f"outcome {len(begun)}"
-
-    leaving, *staying = [asyncio.create_task(joins.run("upl_1", work)) for _ in range(4)]
-    other = asyncio.create_task(joins.run("upl_2", work))
-    await asyncio.sleep(0.01)
-    leaving.cancel()
-    assert len(begun) == 2
-    let_go.set()
-    assert await asyncio.gather(*staying, other) == ["outcome 2"] * 4
-    assert await joins.run("upl_1", work) == "outcome 3"
 
 
 def weights(num_classes: int = 3) -> bytes:

@@ -1,7 +1,5 @@
 """Linear layers by oneDNN are those of torch: the same values, gradients and gradients of gradients."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,11 +9,10 @@ from core.nets import products
 
 
 @pytest.fixture(autouse=True)
-def by_onednn(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def by_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "MIN_PRODUCTS", 0)
+    monkeypatch.setattr(functional, "linear", functional.linear)  # back again after the test
     products.multiply_by_onednn()
-    yield
-    products.multiply_as_torch_does()
 
 
 def error(came: Tensor, exact: Tensor) -> float:
