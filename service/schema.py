@@ -66,6 +66,9 @@ EVENT = Schema(
     type=OpenAPIType.OBJECT, properties={"id": TEXT, "event": TEXT, "data": TEXT}, required=["data"]
 )
 
+#: How the framework describes an answer without a body.
+_NOTHING = {"application/json": {"schema": {"type": "null"}}}
+
 _UNCHANGED = ResponseSpec(None, generate_examples=False, description="the client has it already")
 
 
@@ -194,6 +197,9 @@ def complete(schema: dict[str, Any], app: Litestar) -> dict[str, Any]:
             operation["security"] = [] if scope is OPEN else [{"key": []}]
             operation["x-scope"] = str(scope)
             operation["responses"].pop("400", None)  # the framework's own shape, which is never sent
+            for answer in operation["responses"].values():
+                if answer.get("content") == _NOTHING:
+                    del answer["content"]
             operation["responses"]["default"] = refusal if speaks(route.path_format) else problem
     return schema
 

@@ -15,9 +15,10 @@ from service.explanations import predict_explained
 from service.inference.names import Found
 from service.parts import Parts, Wired
 from service.prediction_bodies.columns import Takes
+from service.prediction_bodies.form import MEDIA_TYPE as FORM_TYPE
 from service.prediction_bodies.reading import MEDIA_TYPES as ROW_TYPES
 from service.prediction_bodies.reading import read_rows
-from service.schema import body
+from service.schema import BINARY, body, form
 
 MAX_BODY_BYTES = 32 * MIB
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
@@ -39,7 +40,12 @@ class Predictions(Controller):
         opt=needs(Scope.PREDICT),
         status_code=200,
         request_max_body_size=MAX_BODY_BYTES,
-        operation_class=body("application/json", PredictRequest, also=BODIES[1:]),
+        operation_class=body(
+            "application/json",
+            PredictRequest,
+            also=[kind for kind in BODIES[1:] if kind != FORM_TYPE],
+            forms=form("image", image=BINARY),
+        ),
     )
     async def predict(
         self,
